@@ -1,0 +1,60 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One look at a gateway, taken on the gateway: addresses, tunnel instances, their sessions, echoes through them.
+
+Runs on gateways: standard library only. The answer is plain data (JSON), so that it travels as one line.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import typing as t
+from dataclasses import asdict
+
+from ansible_collections.spokewright.fleet.plugins.module_utils.icmp_echo import answering
+from ansible_collections.spokewright.fleet.plugins.module_utils.management import Management, ManagementError
+
+SOCKET_DIRECTORY = "/run/openvpn-server"
+
+
+def look(*, instances: t.Sequence[str], echo: t.Sequence[str] = (), echo_seconds: float = 1.5) -> dict[str, t.Any]:
+    """Look once.
+
+    Args:
+        instances: the tunnel instances that should run here.
+        echo: tunnel addresses to send an echo request to.
+        echo_seconds: how long to wait for the answers.
+
+    Returns:
+        ``{"time": float, "addresses": [str], "instances": [{"name", "pid", "version", "clients": [...]} or {"name",
+        "error"}], "echoes": [str]}``
+    """
+    return {
+        "time": time.time(),
+        "addresses": _addresses(),
+        "instances": [_instance(name) for name in instances],
+        "echoes": answering(addresses=echo, seconds=echo_seconds) if echo else [],
+    }
+
+
+def _addresses() -> list[str]:
+    done = subprocess.run(["ip", "-4", "-o", "address", "show"], stdout=subprocess.PIPE, text=True, check=True)
+    words = [line.split() for line in done.stdout.splitlines()]
+    return sorted({line[3].partition("/")[0] for line in words if len(line) > 3})
+
+
+def _instance(name: str) -> dict[str, t.Any]:
+    try:
+        with Management("%s/%s.sock" % (SOCKET_DIRECTORY, name)) as daemon:
+            pid = daemon.pid()
+            status = daemon.status()
+    except (ManagementError, ValueError) as exc:
+        return {"name": name, "error": str(exc)}
+    return {
+        "name": name,
+        "pid": pid,
+        "version": status.version,
+        "clients": [asdict(client) for client in status.clients],
+    }

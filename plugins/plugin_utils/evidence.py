@@ -1,0 +1,187 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Evidence from the gateway pair: what each tunnel instance says, asked over the out-of-band network."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.spokewright.fleet.plugins.module_utils.management import UNDEF
+from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import Handshake, Session
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import SshError, Target, exchange
+
+if t.TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway
+
+_PACKAGE = "ansible_collections.spokewright.fleet.plugins.module_utils"
+_MODULES = ("icmp_echo", "management", "gateway_look")
+
+# The gateway's python3 gets the collector's source on stdin: nothing of ours has to be installed there, so an
+# answer never comes from an old copy.
+_PROGRAM = """
+import json, sys, types
+def add(name, source):
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__path__ = []
+    exec(compile(source, name, "exec"), module.__dict__)
+    return module
+for depth in range(1, {package!r}.count(".") + 2):
+    add(".".join({package!r}.split(".")[:depth]), "")
+for name, source in {sources!r}:
+    module = add({package!r} + "." + name, source)
+print(json.dumps(module.look(**json.loads({arguments!r}))))
+"""
+
+
+@dataclass(frozen=True)
+class InstanceEvidence:
+    """One tunnel instance of one gateway: it answered (``error`` is empty) or it did not."""
+
+    name: str
+    pid: int
+    version: str
+    sessions: int
+    handshakes: int
+    error: str
+
+
+@dataclass(frozen=True)
+class GatewayEvidence:
+    """One gateway. ``error`` says why it could not be asked; then the rest is empty."""
+
+    name: str
+    error: str
+    time: float
+    vips: tuple[str, ...]
+    instances: tuple[InstanceEvidence, ...]
+
+    @property
+    def well(self) -> bool:
+        """It was reached and each of its tunnel instances answers."""
+        return not self.error and all(not instance.error for instance in self.instances)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One look at the pair. ``echoes``: tunnel addresses that answered an echo request from the owner."""
+
+    gateways: tuple[GatewayEvidence, ...]
+    sessions: tuple[Session, ...]
+    handshakes: tuple[Handshake, ...]
+    echoes: frozenset[str]
+
+    def clock(self, gateway: str) -> float:
+        """The gateway's own time at the look, Unix seconds."""
+        return next(one.time for one in self.gateways if one.name == gateway)
+
+
+def vip_addresses(fleet: Fleet) -> tuple[str, ...]:
+    """Every virtual address of the pair: the inside one first."""
+    return (str(fleet.plan.inside.vip), *(str(transport.vip) for transport in fleet.plan.transports))
+
+
+def gateway_target(*, fleet: Fleet, gateway: Gateway) -> Target:
+    """How to reach a gateway over the out-of-band network."""
+    ssh = fleet.plan.ssh
+    return Target(
+        name=gateway.name,
+        address=str(gateway.oob.address),
+        port=ssh.port,
+        user=ssh.user,
+        host_key=gateway.host_key,
+        private_key_file=ssh.private_key_file,
+    )
+
+
+def collect(*, fleet: Fleet, echo: t.Sequence[str] = ()) -> Evidence:
+    """Ask both gateways at once. A gateway that cannot be asked is part of the answer, never an exception."""
+    program = _program(instances=[instance.name for instance in fleet.instances], echo=echo)
+    with ThreadPoolExecutor(max_workers=len(fleet.plan.gateways)) as pool:
+        answers = list(pool.map(lambda gateway: _ask(fleet=fleet, gateway=gateway, program=program), fleet.plan.gateways))
+    return assemble(fleet=fleet, answers=dict(zip((g.name for g in fleet.plan.gateways), answers, strict=True)))
+
+
+def assemble(*, fleet: Fleet, answers: t.Mapping[str, dict[str, t.Any] | str]) -> Evidence:
+    """Turn each gateway's answer (or the reason why there is none) into evidence."""
+    vips = vip_addresses(fleet)
+    gateways: list[GatewayEvidence] = []
+    sessions: list[Session] = []
+    handshakes: list[Handshake] = []
+    echoes: set[str] = set()
+    for name, answer in answers.items():
+        if isinstance(answer, str):
+            gateways.append(GatewayEvidence(name=name, error=answer, time=0.0, vips=(), instances=()))
+            continue
+        held = tuple(vip for vip in vips if vip in answer["addresses"])
+        owner = len(held) == len(vips)
+        echoes |= set(answer["echoes"]) if owner else set()
+        instances = []
+        for one in answer["instances"]:
+            clients = one.get("clients", [])
+            open_, half = _split(name=name, owner=owner, instance=one["name"], clients=clients)
+            sessions += open_
+            handshakes += half
+            instances.append(
+                InstanceEvidence(
+                    name=one["name"],
+                    pid=one.get("pid", 0),
+                    version=one.get("version", ""),
+                    sessions=len(open_),
+                    handshakes=len(half),
+                    error=one.get("error", ""),
+                )
+            )
+        gateways.append(
+            GatewayEvidence(name=name, error="", time=answer["time"], vips=held, instances=tuple(instances))
+        )
+    return Evidence(tuple(gateways), tuple(sessions), tuple(handshakes), frozenset(echoes))
+
+
+def _split(
+    *, name: str, owner: bool, instance: str, clients: t.Sequence[dict[str, t.Any]]
+) -> tuple[list[Session], list[Handshake]]:
+    sessions = [
+        Session(
+            site=client["common_name"],
+            gateway=name,
+            owner=owner,
+            instance=instance,
+            tunnel_address=client["virtual_address"],
+            real_address=client["real_address"],
+            connected_since=client["connected_since"],
+            bytes_received=client["bytes_received"],
+            bytes_sent=client["bytes_sent"],
+        )
+        for client in clients
+        if client["common_name"] != UNDEF
+    ]
+    handshakes = [
+        Handshake(gateway=name, owner=owner, instance=instance, real_address=client["real_address"])
+        for client in clients
+        if client["common_name"] == UNDEF
+    ]
+    return sessions, handshakes
+
+
+def _program(*, instances: t.Sequence[str], echo: t.Sequence[str]) -> bytes:
+    root = Path(__file__).resolve().parent.parent / "module_utils"
+    sources = [(name, (root / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
+    arguments = json.dumps({"instances": list(instances), "echo": list(echo)})
+    return _PROGRAM.format(package=_PACKAGE, sources=sources, arguments=arguments).encode()
+
+
+def _ask(*, fleet: Fleet, gateway: Gateway, program: bytes) -> dict[str, t.Any] | str:
+    try:
+        answer = exchange(target=gateway_target(fleet=fleet, gateway=gateway), command="python3 -", stdin=program)
+    except SshError as exc:
+        return str(exc)
+    if answer.exit_status != 0:
+        lines = answer.stderr.decode(errors="replace").strip().splitlines()
+        return f"the look at {gateway.name} failed: {lines[-1] if lines else f'exit status {answer.exit_status}'}"
+    return t.cast("dict[str, t.Any]", json.loads(answer.stdout.decode().strip().splitlines()[-1]))

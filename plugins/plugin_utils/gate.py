@@ -1,0 +1,83 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A gate waits for positive evidence: each site's tunnel is up as planned and a packet went through it both ways."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import UP, SiteVerdict
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import judge_fleet
+
+if t.TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+
+# Clocks count whole seconds in OpenVPN's status; a session may look this much older than it is.
+_ROUNDING = 1.5
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One site at the gate. ``message`` is the evidence, or what is missing."""
+
+    site: str
+    ok: bool
+    message: str
+
+
+def wait_for_sites(
+    *,
+    fleet: Fleet,
+    sites: t.Sequence[str],
+    seconds: float,
+    since: t.Mapping[str, float] | None = None,
+    look: t.Callable[..., Evidence] = collect,
+    pause: float = 1.0,
+    on_look: t.Callable[[int, int], None] | None = None,
+) -> dict[str, Passed]:
+    """Look at the pair until every site has passed or the time is over.
+
+    Args:
+        fleet: the plan to hold the evidence against.
+        sites: ids of the sites that must pass.
+        seconds: how long to wait in all.
+        since: for each site, the controller's Unix time of its activation: an older session proves nothing.
+        look: takes one look; the default asks the real gateways.
+        pause: seconds between two looks.
+        on_look: told after each look how many have passed, and of how many.
+    """
+    address = {site.id: str(site.tunnel_address) for site in fleet.sites}
+    activated = since or {}
+    deadline = time.monotonic() + seconds
+    passed: dict[str, Passed] = {}
+    while True:
+        waiting = [site for site in sites if site not in passed or not passed[site].ok]
+        evidence = look(fleet=fleet, echo=[address[site] for site in waiting])
+        verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
+        for site in waiting:
+            passed[site] = _judge(
+                verdict=verdicts[site], evidence=evidence, address=address[site], since=activated.get(site)
+            )
+        done = sum(one.ok for one in passed.values())
+        if on_look is not None:
+            on_look(done, len(sites))
+        if done == len(sites) or time.monotonic() >= deadline:
+            return passed
+        time.sleep(pause)
+
+
+def _judge(*, verdict: SiteVerdict, evidence: Evidence, address: str, since: float | None) -> Passed:
+    session = verdict.session
+    if verdict.verdict != UP or session is None:
+        return Passed(verdict.site, ok=False, message=f"{verdict.verdict}: {verdict.why}")
+    if since is not None:
+        age = evidence.clock(session.gateway) - session.connected_since
+        if age > time.time() - since + _ROUNDING:
+            return Passed(verdict.site, ok=False, message=f"{verdict.why}, but by a session older than the activation")
+    if address not in evidence.echoes:
+        return Passed(verdict.site, ok=False, message=f"{verdict.why}, but {address} answers no echo through the tunnel")
+    return Passed(verdict.site, ok=True, message=f"{verdict.why} as {address}, an echo went through the tunnel")

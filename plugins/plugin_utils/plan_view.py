@@ -1,0 +1,70 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan in words and as data: where each site goes and why, and what would change."""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import lock_text
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import write_lock
+
+if t.TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import Change
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+
+
+def describe_change(change: Change) -> str:
+    """One change in one sentence."""
+    where = f"{change.before} -> {change.after}" if change.before and change.after else change.after or change.before
+    return f"{change.subject}: {change.kind.replace('-', ' ')}: {where} ({change.why})"
+
+
+def lock_texts(*, fleet: Fleet) -> tuple[str, str]:
+    """The lock file as it is and as it would be."""
+    path = fleet.plan.lock
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    return before, lock_text(fleet.lock)
+
+
+def record(*, fleet: Fleet) -> bool:
+    """Write the lock file; False when it was right already."""
+    return write_lock(fleet=fleet)
+
+
+def plan_report(*, fleet: Fleet) -> dict[str, t.Any]:
+    """The whole plan as plain data."""
+    load = Counter(site.instance for site in fleet.sites)
+    return {
+        "fleet": fleet.plan.fleet,
+        "instances": [
+            {"name": one.name, "port": one.port, "blocks": list(one.blocks), "sites": load[one.name]}
+            for one in fleet.instances
+        ],
+        "changes": [
+            {
+                "kind": change.kind,
+                "subject": change.subject,
+                "before": change.before,
+                "after": change.after,
+                "why": change.why,
+            }
+            for change in fleet.changes
+        ],
+        "sites": [
+            {
+                "id": site.id,
+                "group": site.group,
+                "tunnel_address": str(site.tunnel_address),
+                "block": str(site.tunnel_block),
+                "instance": site.instance,
+                "port": site.port,
+                "transports": list(site.transports),
+                "lans": [str(lan) for lan in site.lans],
+                "why": site.why,
+            }
+            for site in fleet.sites
+        ],
+    }

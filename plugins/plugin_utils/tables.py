@@ -1,0 +1,95 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reports as plain text tables for a person at a terminal."""
+
+from __future__ import annotations
+
+import typing as t
+
+
+def table(*, head: t.Sequence[str], rows: t.Sequence[t.Sequence[str]]) -> str:
+    """Left-aligned columns, two spaces apart."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def status_table(status: t.Mapping[str, t.Any]) -> str:
+    """The report of a look at the fleet."""
+    gateways = [
+        [
+            one["name"],
+            ("owner of " + ", ".join(one["vips"])) if one["vips"] else ("standby" if one["reachable"] else "no answer"),
+            " ".join(
+                f"{instance['name']}:{'no answer' if instance['error'] else instance['sessions']}"
+                for instance in one["instances"]
+            )
+            or "-",
+        ]
+        for one in status["gateways"]
+    ]
+    sites = [
+        [
+            one["id"],
+            one["group"],
+            one["verdict"],
+            one["tunnel_address"],
+            one["instance"],
+            one["gateway"] or "-",
+            one["real_address"] or "-",
+            one["since"] or (f"last seen {one['last_seen']}" if one["last_seen"] else "-"),
+        ]
+        for one in status["sites"]
+    ]
+    summary = status["summary"]
+    others = [f"{summary[key]} {key.replace('_', ' ')}" for key in summary if key not in {"total", "up", "well"}]
+    parts = [
+        table(head=["GATEWAY", "ROLE", "SESSIONS"], rows=gateways),
+        table(head=["SITE", "GROUP", "VERDICT", "ADDRESS", "INSTANCE", "GATEWAY", "FROM", "SINCE"], rows=sites),
+        f"{summary['up']}/{summary['total']} sites up" + _but([text for text in others if not text.startswith("0 ")]),
+        *(f"problem: {problem}" for problem in status["problems"]),
+        *(f"{one['id']}: {one['verdict']}: {one['why']}" for one in status["sites"] if one["verdict"] != "up"),
+    ]
+    return "\n\n".join(parts[:3]) + "".join(f"\n{line}" for line in parts[3:])
+
+
+def plan_table(plan: t.Mapping[str, t.Any]) -> str:
+    """The plan: instances, sites with the reason for their place, and the changes against the lock."""
+    instances = [
+        [one["name"], str(one["port"]), str(one["sites"]), " ".join(one["blocks"]) or "-"] for one in plan["instances"]
+    ]
+    sites = [
+        [
+            one["id"],
+            one["group"],
+            one["tunnel_address"],
+            one["instance"],
+            str(one["port"]),
+            " ".join(one["transports"]),
+            " ".join(one["lans"]) or "-",
+            one["why"],
+        ]
+        for one in plan["sites"]
+    ]
+    changes = [
+        f"{one['kind'].replace('-', ' ')}: {one['subject']}: {_arrow(one['before'], one['after'])} ({one['why']})"
+        for one in plan["changes"]
+    ]
+    return "\n\n".join(
+        [
+            table(head=["INSTANCE", "PORT", "SITES", "BLOCKS"], rows=instances),
+            table(head=["SITE", "GROUP", "ADDRESS", "INSTANCE", "PORT", "TRANSPORTS", "LANS", "WHY"], rows=sites),
+            "\n".join(["Would change in the lock file:", *changes])
+            if changes
+            else "The lock file is up to date: nothing would change.",
+        ]
+    )
+
+
+def _arrow(before: str | None, after: str | None) -> str:
+    return f"{before} -> {after}" if before and after else after or f"{before} -> tombstone"
+
+
+def _but(texts: t.Sequence[str]) -> str:
+    return f", {', '.join(texts)}" if texts else ""

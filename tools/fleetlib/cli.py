@@ -1,0 +1,118 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arguments in, exit status out: 0 all is well, 1 something is not, 2 the input or the call is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import json
+import os
+import sys
+import typing as t
+from pathlib import Path
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+
+from fleetlib import commands
+
+if t.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WELL, NOT_WELL, UNUSABLE = 0, 1, 2
+PLAN_SUFFIXES = (".fleet.yml", ".fleet.yaml")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="tools/fleet", description="Look after a fleet of hub-and-spoke tunnels.")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "-i",
+        "--inventory",
+        metavar="PLAN",
+        help="the plan (*.fleet.yml), or a directory with one in it (default: the inventory of ansible.cfg)",
+    )
+    shape = argparse.ArgumentParser(add_help=False)
+    shape.add_argument("--format", choices=["human", "json"], default="human")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    check = verbs.add_parser("check", parents=[common, shape], help="validate registry, plan and lock; touch nothing")
+    check.set_defaults(run=commands.check)
+
+    plan = verbs.add_parser("plan", parents=[common, shape], help="where each site goes and why, and what would change")
+    plan.add_argument("--write", action="store_true", help="record the allocations in the lock file")
+    plan.add_argument(
+        "--release", metavar="SITE", action="append", default=[], help="give a removed site's address free again"
+    )
+    plan.set_defaults(run=commands.plan)
+
+    status = verbs.add_parser("status", parents=[common, shape], help="ask both gateways for a verdict on each site")
+    status.set_defaults(run=commands.status)
+
+    hostkeys = verbs.add_parser("hostkeys", help="the pinned host keys").add_subparsers(
+        dest="what", required=True, metavar="WHAT"
+    )
+    collect = hostkeys.add_parser(
+        "collect", parents=[common], help="fetch missing host keys over the trusted link and show their fingerprints"
+    )
+    collect.add_argument("--write", action="store_true", help="write the keys that were missing into the registry")
+    collect.add_argument("sites", nargs="*", metavar="SITE", help="only these sites (default: all without a key)")
+    collect.set_defaults(run=commands.hostkeys_collect)
+    pins = hostkeys.add_parser("known-hosts", parents=[common], help="print the pins as a known_hosts file for ssh")
+    pins.set_defaults(run=commands.hostkeys_known_hosts)
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command."""
+    args = parser().parse_args(argv)
+    try:
+        args.plan_file = find_plan(args.inventory)
+        return WELL if args.run(args) else NOT_WELL
+    except FleetError as exc:
+        _complain(args=args, text=str(exc))
+        return UNUSABLE
+    except OSError as exc:
+        _complain(args=args, text=f"{exc.filename or 'fleet'}: {exc.strerror or exc}")
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def find_plan(given: str | None) -> Path:
+    """The plan's path from what was given, else from ansible.cfg.
+
+    Raises:
+        FleetError: nothing there, or a directory that does not hold exactly one plan.
+    """
+    path = Path(given) if given else _default_inventory()
+    if path.is_dir():
+        plans = sorted(one for one in path.iterdir() if one.name.endswith(PLAN_SUFFIXES))
+        if len(plans) != 1:
+            found = ", ".join(one.name for one in plans) or "none"
+            raise FleetError(f"{path}: expected one *.fleet.yml in this directory, found {found}. Name it with -i.")
+        return plans[0].absolute()
+    if not path.exists():
+        hint = " For the lab, run `tools/lab up` first." if "lab" in path.parts else ""
+        raise FleetError(f"{path}: there is no such plan. Name one with -i PATH.{hint}")
+    return path.absolute()
+
+
+def _default_inventory() -> Path:
+    named = os.environ.get("ANSIBLE_INVENTORY")
+    if named:
+        return Path(named)
+    root = Path(__file__).resolve().parents[2]
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(root / "ansible.cfg", encoding="utf-8")
+    inventory = config.get("defaults", "inventory", fallback="inventories/lab/lab.fleet.yml")
+    return root / inventory
+
+
+def _complain(*, args: argparse.Namespace, text: str) -> None:
+    if getattr(args, "format", "human") == "json":
+        print(json.dumps({"error": text.splitlines()}, indent=2))
+    print(text, file=sys.stderr)
