@@ -1,0 +1,71 @@
+# The one command surface: people, CI and hooks call these targets. `make help` lists them.
+# Copyright: Spokewright maintainers
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+SITES ?= 8
+SCENARIO ?=
+PYTEST_ARGS ?=
+# PYTHON=python3.12 chooses the interpreter .venv is made with (3.11 to 3.13); unset means python3.
+export PYTHON
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Ansible refuses to run without a UTF-8 locale, and a bare machine or a CI job has none.
+export LC_ALL := C.UTF-8
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Keep Ansible's, Molecule's and the linters' own files inside the checkout: nothing is read from or left in $HOME.
+export ANSIBLE_HOME := $(CURDIR)/.ansible
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help demo test lint unit molecule e2e sanity bench lab-down lock clean venv system ready
+
+help: ## list the commands
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
+	  while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+demo: ready ## a whole fleet on this machine: boot it, roll it out, show that it works (SITES=8)
+	@tools/demo --sites $(SITES)
+
+test: ready ## everything below from lint to sanity; prints how long each part took
+	@tools/parts lint,unit sanity molecule e2e lab-down
+
+lint: venv ## ansible-lint (production), ruff, mypy --strict, yamllint, shellcheck
+	@tools/lint
+
+unit: ready ## unit tests (PYTEST_ARGS="-k name")
+	@pytest tests/unit $(PYTEST_ARGS)
+
+molecule: ready ## each role on lab hosts: converge, idempotence, verify (SCENARIO=ha_agent for one)
+	@tools/molecule $(SCENARIO)
+
+e2e: ready ## end-to-end tests on the lab (PYTEST_ARGS="-k name")
+	@pytest tests/integration $(PYTEST_ARGS)
+
+sanity: venv ## ansible-test sanity on the built collection
+	@tools/sanity
+
+bench: ready ## benchmarks, each against its alternative, as ratios
+	@tools/bench
+
+lab-down: ## power off the lab and leave nothing of it behind
+	@tools/lab down
+
+lock: venv ## resolve requirements.in anew into requirements.lock
+	@tools/lock
+
+clean: ## power off the lab, then remove everything that was built: .venv, .cache, .ansible
+	@if [ -x tools/lab ] && [ "$$(id -u)" -eq 0 ]; then tools/lab down; fi
+	@rm -rf .venv .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What a target needs first; quick and silent when it is there.
+venv:
+	@tools/bootstrap python
+
+system:
+	@tools/bootstrap system
+
+ready: system venv
