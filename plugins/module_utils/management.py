@@ -122,7 +122,7 @@ class Management:
             self._socket.close()
             raise ManagementError("%s: not an OpenVPN management greeting: %r" % (socket_path, greeting[:80]))
 
-    def __enter__(self) -> Management:
+    def __enter__(self) -> t.Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -103,7 +103,9 @@ def collect(*, fleet: Fleet, echo: t.Sequence[str] = ()) -> Evidence:
     """Ask both gateways at once. A gateway that cannot be asked is part of the answer, never an exception."""
     program = _program(instances=[instance.name for instance in fleet.instances], echo=echo)
     with ThreadPoolExecutor(max_workers=len(fleet.plan.gateways)) as pool:
-        answers = list(pool.map(lambda gateway: _ask(fleet=fleet, gateway=gateway, program=program), fleet.plan.gateways))
+        answers = list(
+            pool.map(lambda gateway: _ask(fleet=fleet, gateway=gateway, program=program), fleet.plan.gateways)
+        )
     return assemble(fleet=fleet, answers=dict(zip((g.name for g in fleet.plan.gateways), answers, strict=True)))
 
 

@@ -79,5 +79,7 @@ def _judge(*, verdict: SiteVerdict, evidence: Evidence, address: str, since: flo
         if age > time.time() - since + _ROUNDING:
             return Passed(verdict.site, ok=False, message=f"{verdict.why}, but by a session older than the activation")
     if address not in evidence.echoes:
-        return Passed(verdict.site, ok=False, message=f"{verdict.why}, but {address} answers no echo through the tunnel")
+        return Passed(
+            verdict.site, ok=False, message=f"{verdict.why}, but {address} answers no echo through the tunnel"
+        )
     return Passed(verdict.site, ok=True, message=f"{verdict.why} as {address}, an echo went through the tunnel")

@@ -69,9 +69,7 @@ def expected_of(site: Site) -> Expected:
     return Expected(site=site.id, tunnel_address=str(site.tunnel_address), instance=site.instance)
 
 
-def judge_fleet(
-    *, fleet: Fleet, evidence: Evidence, sightings: t.Mapping[str, Sighting]
-) -> dict[str, SiteVerdict]:
+def judge_fleet(*, fleet: Fleet, evidence: Evidence, sightings: t.Mapping[str, Sighting]) -> dict[str, SiteVerdict]:
     """One verdict for each site of the plan, in the plan's order."""
     by_site: dict[str, list[Session]] = defaultdict(list)
     for session in evidence.sessions:

@@ -14,7 +14,6 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-
 from fleetlib import commands
 
 if t.TYPE_CHECKING:

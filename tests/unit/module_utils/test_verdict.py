@@ -1,0 +1,73 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
+    DOWN,
+    HANDSHAKING,
+    NEVER_SEEN,
+    UP,
+    WRONG_ADDRESS,
+    WRONG_INSTANCE,
+    Expected,
+    Handshake,
+    Session,
+    judge,
+)
+
+EXPECTED = Expected(site="site-0001", tunnel_address="10.101.0.16", instance="tun0")
+
+
+def session(**different: Any) -> Session:
+    values: dict[str, Any] = {
+        "site": "site-0001",
+        "gateway": "gw1",
+        "owner": True,
+        "instance": "tun0",
+        "tunnel_address": "10.101.0.16",
+        "real_address": "198.19.1.1:4711",
+        "connected_since": 100,
+        "bytes_received": 1,
+        "bytes_sent": 1,
+    }
+    return Session(**{**values, **different})
+
+
+@pytest.mark.parametrize(
+    ("sessions", "verdict", "why"),
+    [
+        ([session()], UP, "connected to tun0 on gw1"),
+        ([session(instance="tun1")], WRONG_INSTANCE, "connected to tun1 on gw1, the plan says tun0"),
+        ([session(tunnel_address="10.101.0.17")], WRONG_ADDRESS, "tun0 on gw1 has it as 10.101.0.17, the plan says"),
+        ([session(tunnel_address="")], WRONG_ADDRESS, "tun0 on gw1 has it as -, the plan says 10.101.0.16"),
+        ([session(owner=False)], DOWN, "a stale one on gw1, which does not hold the VIPs"),
+        ([], NEVER_SEEN, "no gateway has ever been seen with a session of it"),
+        ([session(gateway="gw2"), session(owner=False)], UP, "connected to tun0 on gw2"),
+        ([session(instance="tun1"), session(connected_since=200)], UP, "connected to tun0 on gw1"),
+    ],
+)
+def test_verdict(sessions: list[Session], verdict: str, why: str) -> None:
+    judged = judge(expected=EXPECTED, sessions=sessions)
+
+    assert judged.verdict == verdict
+    assert why in judged.why
+
+
+def test_a_site_that_was_up_once_is_down_and_not_never_seen() -> None:
+    assert judge(expected=EXPECTED, sessions=[], seen_before=True).verdict == DOWN
+
+
+def test_a_handshake_from_its_last_address_counts_only_on_the_owner() -> None:
+    def with_handshake(*, owner: bool) -> str:
+        half = Handshake(gateway="gw1", owner=owner, instance="tun0", real_address="198.19.1.1:999")
+        return judge(
+            expected=EXPECTED, sessions=[], handshakes=[half], seen_before=True, last_real_host="198.19.1.1"
+        ).verdict
+
+    assert with_handshake(owner=True) == HANDSHAKING
+    assert with_handshake(owner=False) == DOWN

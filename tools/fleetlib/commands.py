@@ -1,0 +1,62 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each verb of tools/fleet does: call the core, print its answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import typing as t
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_view import plan_report, record
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import look_at_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import plan_table, status_table
+
+if t.TYPE_CHECKING:
+    import argparse
+
+
+def _print(args: argparse.Namespace, data: t.Mapping[str, t.Any], human: str) -> None:
+    print(json.dumps(data, indent=2) if args.format == "json" else human)
+
+
+def check(args: argparse.Namespace) -> bool:
+    """Validate everything that can be validated without touching a host."""
+    fleet = load_fleet(plan_file=args.plan_file)
+    pending = len(fleet.changes)
+    data = {
+        "fleet": fleet.plan.fleet,
+        "valid": True,
+        "sites": len(fleet.sites),
+        "gateways": [gateway.name for gateway in fleet.plan.gateways],
+        "instances": len(fleet.instances),
+        "pending_changes": pending,
+    }
+    human = (
+        f"{args.plan_file}: valid. {len(fleet.sites)} sites in {len(fleet.plan.groups)} groups, "
+        f"{len(fleet.instances)} tunnel instances on {' and '.join(data['gateways'])}."
+    )
+    if pending:
+        human += f"\n{pending} changes are not in the lock file yet: see `tools/fleet plan`."
+    _print(args, data, human)
+    return True
+
+
+def plan(args: argparse.Namespace) -> bool:
+    """Show where each site goes, and record it when told to."""
+    fleet = load_fleet(plan_file=args.plan_file, release=tuple(args.release))
+    data = plan_report(fleet=fleet)
+    _print(args, data, plan_table(data))
+    if args.write:
+        written = record(fleet=fleet)
+        print(f"{fleet.plan.lock}: {'written' if written else 'already up to date'}", file=sys.stderr)
+    return True
+
+
+def status(args: argparse.Namespace) -> bool:
+    """Ask the pair; true only when every site is up and the pair is as planned."""
+    data = look_at_fleet(fleet=load_fleet(plan_file=args.plan_file))
+    _print(args, data, status_table(data))
+    return bool(data["summary"]["well"])
