@@ -1,0 +1,71 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters of the role tunnel_server."""
+
+from __future__ import annotations
+
+import ipaddress
+import typing as t
+from dataclasses import asdict
+from pathlib import Path
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_material import (
+    MaterialError,
+    MaterialFiles,
+    read_material,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.openvpn_version import VersionError, judge
+
+SMALLEST_LIMIT = 100
+
+
+def tunnel_server_material(files: t.Mapping[str, str]) -> dict[str, t.Any]:
+    """Check the gateway's key material, given as a mapping of paths, and name this set of files."""
+    try:
+        return asdict(read_material(files=MaterialFiles(**{name: Path(path) for name, path in files.items()})))
+    except MaterialError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+def tunnel_server_openvpn(banner: str, package: str = "") -> dict[str, str]:
+    """Judge an openvpn by its banner and its package's version."""
+    try:
+        return asdict(judge(banner=banner, package=package.strip()))
+    except VersionError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+def tunnel_server_routes(networks: t.Iterable[str]) -> list[str]:
+    """Prefixes as OpenVPN's ``route`` wants them: ``ADDRESS NETMASK``, each once, in the order given."""
+    try:
+        found = [ipaddress.IPv4Network(network) for network in networks]
+    except ValueError as exc:
+        raise AnsibleFilterError(f"tunnel_server_push_networks: {exc}") from exc
+    return [f"{network.network_address} {network.netmask}" for network in dict.fromkeys(found)]
+
+
+def tunnel_server_limits(capacity: int) -> dict[str, int]:
+    """Limits of one daemon that is to serve ``capacity`` sites.
+
+    They follow from the capacity and not from today's number of sites: they stand in the daemon's configuration, and
+    one more site must not restart it. Four per site: a site that lost its gateway comes with two attempts from new
+    ports within one handshake window while its old session is still counted, and one is spare.
+    """
+    limit = max(SMALLEST_LIMIT, 4 * int(capacity))
+    return {"max_clients": limit, "connect_freq_initial": limit}
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Names of the filters."""
+        return {
+            "tunnel_server_limits": tunnel_server_limits,
+            "tunnel_server_material": tunnel_server_material,
+            "tunnel_server_openvpn": tunnel_server_openvpn,
+            "tunnel_server_routes": tunnel_server_routes,
+        }
