@@ -1,0 +1,105 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drive the real lab and the real playbooks as an operator would."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+INVENTORY = ROOT / "inventories" / "lab"
+PLAN = INVENTORY / "lab.fleet.yml"
+PLAYBOOK = ROOT / ".venv" / "bin" / "ansible-playbook"
+
+_RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Recap:
+    """One host's line at the end of a run."""
+
+    ok: int
+    changed: int
+    unreachable: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ended command."""
+
+    status: int
+    output: str
+
+    @property
+    def recap(self) -> dict[str, Recap]:
+        """Each host's counts."""
+        return {host: Recap(*(int(number) for number in numbers)) for host, *numbers in _RECAP.findall(self.output)}
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """The hosts on which something changed."""
+        return {host: line.changed for host, line in self.recap.items() if line.changed}
+
+
+def run(*command: str | Path, seconds: float = 600) -> Run:
+    """Run a command in the project's root."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=seconds,
+    )
+    return Run(status=done.returncode, output=done.stdout)
+
+
+def lab(*words: str, seconds: float = 300) -> Run:
+    """tools/lab."""
+    return run(ROOT / "tools" / "lab", *words, seconds=seconds)
+
+
+def on(host: str, script: str, *, seconds: float = 60) -> Run:
+    """Run a shell line on a lab host."""
+    return lab("run", host, "--", "sh", "-c", script, seconds=seconds)
+
+
+def playbook(name: str, *options: str, seconds: float = 900) -> Run:
+    """Run one of the project's playbooks on the lab."""
+    return run(PLAYBOOK, "-i", PLAN, ROOT / "playbooks" / name, *options, seconds=seconds)
+
+
+def fleet(*words: str) -> Run:
+    """tools/fleet on the lab."""
+    return run(ROOT / "tools" / "fleet", *words, "-i", str(PLAN))
+
+
+def status() -> dict[str, Any]:
+    """What tools/fleet status says, as data."""
+    answer = fleet("status", "--format", "json")
+    report: dict[str, Any] = json.loads(answer.output)
+    return report
+
+
+def owner() -> str:
+    """The one gateway that holds the virtual addresses."""
+    (name,) = [one["name"] for one in status()["gateways"] if one["vips"]]
+    return str(name)
+
+
+def daemon_pids() -> dict[str, int]:
+    """The process id of each tunnel instance of each gateway that answers, as its own management socket says."""
+    return {
+        f"{gateway['name']}/{instance['name']}": instance["pid"]
+        for gateway in status()["gateways"]
+        for instance in gateway["instances"]
+    }
