@@ -13,6 +13,7 @@ from pathlib import Path
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_material import (
+    Material,
     MaterialError,
     MaterialFiles,
     read_material,
@@ -22,10 +23,16 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.openvpn_version 
 SMALLEST_LIMIT = 100
 
 
-def tunnel_server_material(files: t.Mapping[str, str]) -> dict[str, t.Any]:
-    """Check the gateway's key material, given as a mapping of paths, and name this set of files."""
+def tunnel_server_material(files: t.Mapping[str, str], *, may_be_missing: bool = False) -> dict[str, t.Any]:
+    """Check the gateway's key material, given as a mapping of paths, and name this set of files.
+
+    ``may_be_missing``: in check mode before a first run the keys are not made yet; the digest is then empty.
+    """
+    paths = {name: Path(path) for name, path in files.items()}
+    if may_be_missing and not all(path.exists() for path in paths.values()):
+        return asdict(Material(digest="", certificate_days=0, crl_days=0, crl_revoked=0))
     try:
-        return asdict(read_material(files=MaterialFiles(**{name: Path(path) for name, path in files.items()})))
+        return asdict(read_material(files=MaterialFiles(**paths)))
     except MaterialError as exc:
         raise AnsibleFilterError(str(exc)) from exc
 
