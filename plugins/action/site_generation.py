@@ -1,0 +1,114 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One verb of the delivery engine on many sites at once."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.basic import missing_required_lib
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import Progress, SiteResult, fan_out
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+
+if t.TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+
+VERBS = ("show", "stage", "activate", "confirm", "revert")
+PROGRESS_SECONDS = 3.0
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    """Entry point of spokewright.fleet.site_generation."""
+
+    _VALID_ARGS = frozenset(("plan", "sites", "verb", "deadman_seconds", "workers"))
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Do it; a site that fails is part of the answer, never a failed task."""
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _validated, args = self.validate_argument_spec(
+            argument_spec={
+                "plan": {"type": "path", "required": True},
+                "verb": {"type": "str", "required": True, "choices": list(VERBS)},
+                "sites": {"type": "list", "elements": "str"},
+                "deadman_seconds": {"type": "int"},
+                "workers": {"type": "int", "default": 32},
+            },
+        )
+        try:
+            from ansible_collections.spokewright.fleet.plugins.plugin_utils import site_run  # noqa: PLC0415
+        except ImportError as exc:
+            raise AnsibleActionFail(missing_required_lib(exc.name or "paramiko")) from exc
+        try:
+            fleet = load_fleet(plan_file=Path(args["plan"]))
+            run = site_run.SiteRun(
+                fleet=fleet,
+                verb=args["verb"],
+                deadman_seconds=args["deadman_seconds"] or fleet.plan.policies.deadman_seconds,
+                dry_run=self._task.check_mode,
+            )
+            wanted = _wanted(fleet=fleet, asked=args["sites"], task_vars=task_vars or {})
+            results = fan_out(
+                sites=wanted,
+                work=run.one,
+                workers=args["workers"],
+                limit=run.timeouts.deadline,
+                on_progress=_Reporter(verb=args["verb"]),
+            )
+        except FleetError as exc:
+            raise AnsibleActionFail(str(exc)) from exc
+        result.update(site_run.summary(results=results, began=run.began))
+        result["msg"] = _say(verb=args["verb"], results=results, dry_run=self._task.check_mode)
+        if self._task.diff and args["verb"] == "stage":
+            result["diff"] = run.differences(results=results)
+        return result
+
+
+def _wanted(*, fleet: Fleet, asked: list[str] | None, task_vars: dict[str, t.Any]) -> list[str]:
+    names = list(task_vars.get("ansible_play_batch", ())) if asked is None else asked
+    known = {site.id for site in fleet.sites}
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise AnsibleActionFail(
+            f"{', '.join(strange[:5])}{' and more' if len(strange) > 5 else ''}: not in the registry of "  # noqa: PLR2004
+            f"{fleet.plan.file}. Run this task in a play for sites only, with run_once."
+        )
+    return names
+
+
+def _say(*, verb: str, results: dict[str, SiteResult], dry_run: bool) -> str:
+    failed = sum(not one.ok for one in results.values())
+    changed = sum(one.changed for one in results.values())
+    return (
+        f"{verb}: {len(results)} sites, {changed} {'would change' if dry_run else 'changed'}, "
+        f"{len(results) - failed - changed} as they should be, {failed} failed"
+        if verb != "show"
+        else f"show: {len(results)} sites, {failed} failed"
+    )
+
+
+class _Reporter:
+    """Says every few seconds how far the fan-out is; a failed site is named at once."""
+
+    def __init__(self, *, verb: str) -> None:
+        self._verb = verb
+        self._next = time.monotonic() + PROGRESS_SECONDS
+
+    def __call__(self, progress: Progress) -> None:
+        if not progress.last.ok:
+            display.warning(progress.last.message)
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + PROGRESS_SECONDS
+            display.display(f"  {self._verb}: {progress.done} of {progress.total} sites, {progress.failed} failed")

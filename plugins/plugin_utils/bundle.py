@@ -1,0 +1,132 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything we manage on a site, rendered into one reproducible archive.
+
+The digest of a bundle is the SHA-256 of its MANIFEST, which carries the SHA-256 of every other file. A site can
+therefore prove at any time, from the files themselves, which bundle a generation is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Site
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import SiteKey
+
+ROLE: Final = Path(__file__).resolve().parents[2] / "roles" / "site_tunnel"
+DIRECTORY: Final = "/etc/spokewright/current"
+CONFIG: Final = "client.conf"
+MANIFEST: Final = "MANIFEST"
+
+
+class BundleError(FleetError):
+    """A bundle cannot be rendered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """One site's generation, before it has a number."""
+
+    site: str
+    epoch: int
+    digest: str
+    archive: bytes
+    manifest: str
+
+    def __repr__(self) -> str:
+        return f"Bundle(site={self.site!r}, epoch={self.epoch}, digest={self.digest!r})"
+
+
+def render_config(*, site: Site) -> str:
+    """The client configuration. It names the key files and holds no secret, so it may be shown."""
+    return _render(template="client.conf.j2", site=site)
+
+
+def render_public(*, site: Site) -> dict[str, str]:
+    """The files of a bundle that are no secret."""
+    return {
+        CONFIG: render_config(site=site),
+        "unit.conf": _render(template="unit.conf.j2", site=site),
+        "agent.sh": agent_text(),
+    }
+
+
+def build(*, site: Site, key: SiteKey) -> Bundle:
+    """The site's bundle: the same bytes from the same plan, key and version, wherever it is built."""
+    if key.site != site.id:
+        raise BundleError(f"the key of {key.site} was about to go into the bundle of {site.id}.")
+    files = {
+        **render_public(site=site),
+        "ca.crt": key.ca,
+        "site.crt": key.identity.certificate,
+        "site.key": key.identity.private_key,
+        "psk.key": key.psk,
+    }
+    manifest = manifest_of(files=files)
+    return Bundle(
+        site=site.id,
+        epoch=key.epoch,
+        digest=hashlib.sha256(manifest.encode()).hexdigest(),
+        archive=_tar({**files, MANIFEST: manifest}),
+        manifest=manifest,
+    )
+
+
+def manifest_of(*, files: Mapping[str, str]) -> str:
+    """Lines as `sha256sum -c` reads them."""
+    return "".join(f"{hashlib.sha256(files[name].encode()).hexdigest()}  {name}\n" for name in sorted(files))
+
+
+@lru_cache(maxsize=1)
+def agent_text() -> str:
+    """The helper that runs on the site."""
+    path = ROLE / "files" / "site-agent.sh"
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError as exc:
+        raise BundleError(f"{path} cannot be read: {exc}. The collection is not whole; install it again.") from exc
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    # Output is a configuration file, not markup.
+    return Environment(  # noqa: S701
+        loader=FileSystemLoader(ROLE / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _render(*, template: str, site: Site) -> str:
+    try:
+        return _environment().get_template(template).render(site=site, directory=DIRECTORY)
+    except TemplateError as exc:
+        raise BundleError(f"{template} cannot be rendered for {site.id}: {exc}.") from exc
+
+
+def _tar(files: Mapping[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    # BusyBox reads plain ustar whatever it was built with.
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(files):
+            data = files[name].encode()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), 0o600
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()

@@ -1,0 +1,305 @@
+#!/bin/sh
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# What runs on a site: show, stage, activate, confirm, revert. The controller sends this text without its comments as
+# the SSH command, a bundle on standard input, and reads back one line, the receipt. Each bundle carries a copy for
+# the dead-man timer and for the unit's guard. POSIX sh and what BusyBox has; no Python.
+#
+#   /etc/spokewright/generations/N/      a bundle, whole
+#   /etc/spokewright/current             -> generations/N
+#   /etc/spokewright/state/confirmed     the generation that has proven itself
+#   /etc/spokewright/state/previous      the one confirmed before it
+#   /etc/spokewright/state/pending       "N BOOT_ID": active on probation until confirmed
+#
+# It may be killed after any line: a verb run again finds what is there and finishes.
+PATH=${SPOKEWRIGHT_PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
+LC_ALL=C
+export PATH LC_ALL
+umask 077
+# A link that breaks in the middle must not stop half-way what has begun.
+trap '' HUP PIPE
+exec 2>/dev/null
+R=${SPOKEWRIGHT_ROOT:-}
+B=$R/etc/spokewright
+G=$B/generations
+S=$B/state
+U=openvpn-client@spokewright
+T=spokewright-deadman
+KEEP=3
+verb=${1:-show}
+
+esc() { tr -d '\000-\010\013-\037' | sed 's/\\/\\\\/g;s/"/\\"/g;s/	/\\t/g' | awk '{printf "%s%s", (NR > 1 ? "\\n" : ""), $0}'; }
+
+# receipt OK CHANGED REASON MESSAGE [MORE-JSON]
+receipt() {
+  printf '\nSPOKEWRIGHT-RECEIPT {"agent":1,"verb":"%s","ok":%s,"changed":%s,"reason":"%s","message":"%s"%s}\n' \
+    "$verb" "$1" "$2" "$3" "$(printf %s "$4" | esc)" "${5:+,$5}"
+  [ "$1" = true ] && exit 0
+  exit 1
+}
+fail() { receipt false false "$1" "$2"; }
+
+hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
+boot_id() { cat /proc/sys/kernel/random/boot_id || echo none; }
+number() { case $1 in '' | *[!0-9]*) echo 0 ;; *) echo "$1" ;; esac; }
+get() { number "$(cut -d' ' -f1 "$S/$1")"; }
+current() { l=$(readlink "$B/current"); number "${l##*/}"; }
+# Only coreutils syncs named files; anything else syncs all, which is as good and slower.
+flush() { sync "$@" || sync; }
+
+put() { # NAME TEXT
+  printf '%s\n' "$2" >"$S/.$1.new" && flush "$S/.$1.new" && mv -f "$S/.$1.new" "$S/$1" && flush "$S"
+}
+
+point() { # TARGET LINK: replace a link by rename
+  [ "$(readlink "$2")" = "$1" ] && return 0
+  rm -f "$2.new"
+  ln -s "$1" "$2.new" || return 1
+  # Without -T, mv would follow a link to a directory and move into it.
+  mv -fT "$2.new" "$2" || { rm -f "$2" && mv -f "$2.new" "$2"; } || return 1
+  flush "${2%/*}"
+}
+
+intact() { # N: the digest of a whole generation, or nothing
+  [ -f "$G/$1/MANIFEST" ] && (cd "$G/$1" && sha256sum -c MANIFEST) >/dev/null && hash_of "$G/$1/MANIFEST"
+}
+
+gens() { for d in "$G"/[0-9]*; do [ -d "$d" ] && echo "${d##*/}"; done | sort -n; }
+
+grab() {
+  if command -v flock >/dev/null; then
+    flock -n 9
+    return
+  fi
+  if mkdir "$S/lock.d"; then
+    trap 'rm -rf "$S/lock.d"' EXIT
+    echo "$$ $(boot_id)" >"$S/lock.d/owner"
+    return
+  fi
+  read -r p b <"$S/lock.d/owner" || p=
+  # An owner that has not written its name yet is given the time to.
+  if [ -n "$p" ]; then
+    [ "$b" = "$(boot_id)" ] && kill -0 "$p" && return 1
+  elif [ "$1" -lt 3 ]; then
+    return 1
+  fi
+  rm -rf "$S/lock.d"
+  return 1
+}
+
+lock() {
+  # exec would end a dash that cannot open the file, without a word.
+  if ! mkdir -p "$S" "$G" || ! (: >>"$S/lock"); then
+    fail unwritable "cannot write below $B: $(df -P "$R/etc" | tail -n 1)"
+  fi
+  exec 9>>"$S/lock"
+  n=0
+  until grab $n; do
+    n=$((n + 1))
+    [ $n -le 20 ] || fail busy "another run is at work on this site"
+    sleep 1
+  done
+}
+
+# The one place that knows the init system.
+service() {
+  command -v systemctl >/dev/null || return 3
+  case $1 in
+    reload) systemctl daemon-reload ;;
+    restart)
+      systemctl reset-failed $U.service
+      systemctl restart $U.service
+      ;;
+    enable) [ "$(systemctl is-enabled $U.service)" = enabled ] || systemctl enable $U.service ;;
+    state) systemctl is-active $U.service ;;
+  esac
+}
+
+arm() { # N SECONDS
+  disarm
+  a=$G/$1/agent.sh
+  command -v systemd-run >/dev/null && systemd-run --quiet --unit=$T --on-active="$2" \
+    --timer-property=AccuracySec=1s /bin/sh "$a" deadman "$1" >/dev/null 9>&- && return
+  # shellcheck disable=SC2016 # the inner shell expands them
+  nohup sh -c 'sleep "$2"; exec sh "$0" deadman "$1"' "$a" "$1" "$2" >/dev/null </dev/null 9>&- &
+}
+disarm() {
+  command -v systemctl >/dev/null || return 0
+  systemctl stop $T.timer
+  systemctl reset-failed $T.timer $T.service
+}
+
+links() {
+  c=$R/etc/openvpn/client
+  d=$R/etc/systemd/system/$U.service.d
+  mkdir -p "$c" "$d" && chmod 755 "$d" && point ../../spokewright/current/client.conf "$c/spokewright.conf" &&
+    point ../../../spokewright/current/unit.conf "$d/spokewright.conf"
+}
+
+flip() { # N: make it the current generation
+  cmp -s "$G/$1/unit.conf" "$B/current/unit.conf" || stale=1
+  [ -e "$R/etc/systemd/system/$U.service.d/spokewright.conf" ] || stale=1
+  point "generations/$1" "$B/current" && links || return 1
+  [ -z "$stale" ] || service reload
+}
+
+leave() { # go back from the generation on probation to the confirmed one
+  to=$(get confirmed)
+  rm -f "$S/pending"
+  [ "$to" -gt 0 ] && [ "$to" != "$(current)" ] || return 1
+  flip "$to" && put reverted "$1"
+}
+
+prune() {
+  keep=" $(get confirmed) $(get previous) $(current) "
+  k=0
+  for g in $(gens | sort -rn); do
+    k=$((k + 1))
+    case $keep in *" $g "*) continue ;; esac
+    [ $k -le $KEEP ] || rm -rf "${G:?}/$g"
+  done
+}
+
+show() {
+  list=
+  for g in $(gens); do
+    h=$(intact "$g")
+    [ -n "$h" ] && w=true || w=false
+    list="$list${list:+,}{\"generation\":$g,\"digest\":\"$h\",\"intact\":$w}"
+  done
+  o=$(openvpn --version | sed -n '1s/^OpenVPN \([^ ]*\).*/\1/p')
+  more="\"generations\":[$list],\"current\":$(current),\"confirmed\":$(get confirmed),\"pending\":$(get pending)"
+  more="$more,\"reverted\":$(get reverted),\"openvpn\":\"$(printf %s "$o" | esc)\",\"service\":\"$(service state | head -n 1)\""
+  # The configuration and the manifest hold no secret.
+  receipt true false '' '' "$more,\"config\":\"$(esc <"$B/current/client.conf")\",\"manifest\":\"$(esc <"$B/current/MANIFEST")\""
+}
+
+stage() { # DIGEST, the bundle on standard input
+  lock
+  rm -rf "$G"/.incoming.*
+  top=0
+  for g in $(gens); do
+    top=$g
+    if [ "$(intact "$g")" = "$1" ]; then
+      # A generation older than the current one is still the one that was asked for.
+      cat >/dev/null
+      receipt true false '' "generation $g already holds it" "\"generation\":$g,\"digest\":\"$1\""
+    fi
+  done
+  t=$G/.incoming.$$
+  mkdir "$t" || fail unwritable "cannot write below $G: $(df -P "$B" | tail -n 1)"
+  e=$(tar -xf - -C "$t" 2>&1) || {
+    rm -rf "$t"
+    case $e in *"o space"* | *uota*) fail no-space "no space left below $B; free some and run again" ;; esac
+    fail incomplete "the bundle did not arrive whole: $e"
+  }
+  h=$( (cd "$t" && sha256sum -c MANIFEST) >/dev/null && hash_of "$t/MANIFEST")
+  if [ "$h" != "$1" ]; then
+    rm -rf "$t"
+    fail incomplete "what was read back from the disk is not what was sent"
+  fi
+  chmod 600 "$t"/*
+  n=$((top + 1))
+  flush "$t"/* "$t"
+  if ! mv "$t" "$G/$n"; then
+    rm -rf "$t"
+    fail unwritable "cannot rename below $G: $(df -P "$B" | tail -n 1)"
+  fi
+  flush "$G"
+  [ "$(intact "$n")" = "$1" ] || fail incomplete "generation $n cannot be read back"
+  receipt true true '' "staged as generation $n" "\"generation\":$n,\"digest\":\"$1\""
+}
+
+activate() { # N SECONDS
+  lock
+  n=$(number "$1")
+  h=$(intact "$n")
+  m="\"generation\":$n,\"digest\":\"$h\""
+  [ -n "$h" ] || fail no-generation "generation $n is not on this site or not whole; stage it again"
+  command -v openvpn >/dev/null || fail openvpn-missing 'openvpn is not installed'
+  command -v systemctl >/dev/null || fail no-service-manager 'no service manager known here (systemd is)'
+  up=$(service state)
+  [ "$up" = activating ] && up=active
+  was=$(current)
+  if [ "$was" = "$n" ] && [ "$up" = active ]; then
+    [ "$(get confirmed)" = "$n" ] && receipt true false '' "generation $n runs and is confirmed" "$m"
+    [ "$(get pending)" = "$n" ] && read -r p b r <"$S/pending" && [ "$r" = started ] && {
+      arm "$n" "$2"
+      receipt true false '' "generation $n runs and waits to be confirmed" "$m"
+    }
+  fi
+  if [ "$(get confirmed)" != "$n" ]; then
+    put pending "$n $(boot_id) armed" || fail no-space "cannot write below $S"
+    arm "$n" "$2"
+  else
+    rm -f "$S/pending"
+    disarm
+  fi
+  rm -f "$S/reverted"
+  flip "$n" || fail unwritable "cannot make generation $n current: $(df -P "$B" | tail -n 1)"
+  service enable
+  if ! service restart; then
+    w=$(systemctl status $U.service --no-pager --lines=4 | tail -n 4)
+    disarm
+    if leave "$n"; then
+      service restart
+      fail service-failed "the client did not start on generation $n; went back to $(current). $w"
+    fi
+    fail service-failed "the client did not start on generation $n. $w"
+  fi
+  [ "$(get confirmed)" = "$n" ] || put pending "$n $(boot_id) started"
+  receipt true true '' "generation $n runs, $2 s to be confirmed" "$m"
+}
+
+confirm() { # N
+  lock
+  n=$(number "$1")
+  m="\"generation\":$n,\"digest\":\"$(intact "$n")\""
+  c=$(current)
+  [ "$c" = "$n" ] || fail not-current "generation $c is current, not $n: the site went back by itself"
+  was=$(get confirmed)
+  [ "$was" = "$n" ] && [ ! -f "$S/pending" ] && receipt true false '' "generation $n was confirmed before" "$m"
+  if [ "$was" != "$n" ]; then
+    [ "$was" -eq 0 ] || put previous "$was"
+    put confirmed "$n" || fail no-space "cannot write below $S"
+  fi
+  rm -f "$S/pending"
+  disarm
+  prune
+  receipt true true '' "generation $n is confirmed" "$m"
+}
+
+revert() { # N: leave generation N
+  lock
+  n=$(number "${1:-$(current)}")
+  [ "$(current)" = "$n" ] || receipt true false '' "generation $n is not current" "\"generation\":$(current)"
+  if [ "$(get confirmed)" = "$n" ]; then
+    [ -n "$(intact "$(get previous)")" ] || fail no-previous "no generation before $n is left on this site"
+    put confirmed "$(get previous)" && rm -f "$S/previous"
+  fi
+  disarm
+  leave "$n" || fail no-previous "no confirmed generation to go back to"
+  service restart || fail service-failed "the client did not start on generation $(current)"
+  receipt true true '' "went back from generation $n to $(current)" "\"generation\":$(current)"
+}
+
+deadman() { # N: called by the timer
+  lock
+  [ "$(get pending)" = "$1" ] || exit 0
+  leave "$1" && service restart
+}
+
+guard() { # called before the client starts: a power cut took the timer with it
+  read -r n b _ <"$S/pending" || exit 0
+  [ "$b" = "$(boot_id)" ] || leave "$n"
+}
+
+case $verb in
+  show | stage | activate | confirm | revert | deadman | guard)
+    shift
+    "$verb" "$@"
+    ;;
+  *) fail unknown-verb "this agent does not know the verb" ;;
+esac
