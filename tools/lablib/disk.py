@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import machine, paths, shell, topology
@@ -98,15 +99,17 @@ def host_key(name: str) -> str:
     return " ".join(text.split()[:2])
 
 
-def detach(name: str) -> None:
-    """Unmount the disk; what was written stays in the tmpfs."""
-    while mounted(paths.root(name)):
-        shell.run(["umount", str(paths.root(name))])
+def detach(names: Iterable[str]) -> None:
+    """Unmount the disks; what was written stays in the tmpfs."""
+    there = set(mount_points())
+    roots = [str(paths.root(name)) for name in names if str(paths.root(name)) in there]
+    if roots:
+        shell.run(["umount", *roots])
 
 
 def destroy(name: str) -> None:
     """Remove the host's disk for good."""
-    detach(name)
+    detach([name])
     shutil.rmtree(paths.disk(name), ignore_errors=True)
 
 

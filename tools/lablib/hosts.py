@@ -65,7 +65,8 @@ def banner(address: str, *, seconds: float) -> bool:
     """Whether an sshd greets at this address."""
     try:
         with socket.create_connection((address, SSH_PORT), timeout=seconds) as connection:
-            return connection.recv(4) == b"SSH-"
+            # All of it is read: closing on unread data would be a reset in the host's log.
+            return connection.recv(256).startswith(b"SSH-")
     except OSError:
         return False
 
@@ -115,9 +116,8 @@ def power_off(*, hosts: list[topology.Host], state: State) -> None:
     if paths.netns(paths.SWITCH).exists():
         network.mute(hosts)
     processes.power_off(hosts=entries)
-    for host in hosts:
-        network.unplug(host=host)
-        disk.detach(host.name)
+    network.unplug(hosts)
+    disk.detach([host.name for host in hosts])
     for entry in entries.values():
         entry.power = "off"
     state.save()

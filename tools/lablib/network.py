@@ -18,6 +18,8 @@ CONTROLLER_LINK = "lab-oob"
 CONTROLLER_PORT = "controller.oob"
 # As bad as a metric gets: any route to a part of these ranges is preferred.
 METRIC = 4294967295
+# The link group of ports that are about to go.
+DOOMED = 4242
 OFF = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 
 
@@ -169,12 +171,18 @@ def mute(hosts: Iterable[topology.Host]) -> None:
     shell.run(["bridge", "-n", paths.SWITCH, "-force", "-batch", "-"], stdin="".join(lines), check=False)
 
 
-def unplug(*, host: topology.Host) -> None:
-    """Remove the host's links, then its namespace; the links are gone when this returns."""
+def unplug(hosts: Iterable[topology.Host]) -> None:
+    """Remove the hosts' links and namespaces; the links are gone when this returns, their names are free.
+
+    Deleting them as one group costs one wait in the kernel instead of one for every link.
+    """
+    hosts = list(hosts)
     if paths.netns(paths.SWITCH).exists():
-        shell.ip_batch((f"link delete {nic.port}" for nic in host.nics), namespace=paths.SWITCH, force=True)
-    if paths.netns(host.name).exists():
-        shell.run(["ip", "netns", "delete", host.name])
+        have = set(link_names(paths.SWITCH))
+        ports = [nic.port for host in hosts for nic in host.nics if nic.port in have]
+        lines = [f"link set {port} group {DOOMED}" for port in ports]
+        shell.ip_batch([*lines, f"link delete group {DOOMED}"] if ports else [], namespace=paths.SWITCH)
+    shell.ip_batch(f"netns delete {host.name}" for host in hosts if paths.netns(host.name).exists())
 
 
 def remove(*, state: State) -> None:

@@ -129,17 +129,33 @@ def require() -> State:
     return state
 
 
+def _open_lock() -> int:
+    return os.open(paths.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_current(handle: int) -> bool:
+    """`down` removes the lock file too: whoever waited for it then holds a file that nobody else sees."""
+    try:
+        there = paths.LOCK.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(handle))
+
+
 @contextlib.contextmanager
 def locked(*, verb: str, progress: Progress) -> Iterator[None]:
     """Keep other commands that change the lab waiting while this one does."""
-    handle = os.open(paths.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = _open_lock()
     try:
         deadline = time.monotonic() + LOCK_SECONDS
         told = False
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if _is_current(handle):
+                    break
+                os.close(handle)
+                handle = _open_lock()
             except BlockingIOError as exc:
                 holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another command"
                 if time.monotonic() > deadline:

@@ -41,6 +41,7 @@ def down(*, progress: Progress) -> None:
         if left:
             raise LabError("The lab is down, but this is left:\n" + "\n".join(f"  {item}" for item in left))
         shutil.rmtree(paths.RUN, ignore_errors=True)
+        paths.LOCK.unlink(missing_ok=True)
     progress.say("The lab is down. Nothing is left: no process, namespace, mount, link, route, cgroup or sysctl.")
 
 
