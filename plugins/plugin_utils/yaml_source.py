@@ -45,13 +45,20 @@ def read_yaml(*, text: str, file: str, problems: list[Problem]) -> Node | None:
         line = mark.line + 1 if mark else 0
         what = exc.problem or exc.context or "unreadable"
         problems.append(
-            Problem(file, line, "", "", f"this is no YAML: {what}.", "Correct the syntax (indentation, colons, quotes).")
+            Problem(
+                file, line, "", "", f"this is no YAML: {what}.", "Correct the syntax (indentation, colons, quotes)."
+            )
         )
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1 if isinstance(exc.position, int) else 0
         problems.append(
             Problem(
-                file, line, "", "", f"this is no YAML: {exc.reason}.", "Remove the character; write the file as plain UTF-8."
+                file,
+                line,
+                "",
+                "",
+                f"this is no YAML: {exc.reason}.",
+                "Remove the character; write the file as plain UTF-8.",
             )
         )
     return None

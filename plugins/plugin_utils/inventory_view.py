@@ -1,0 +1,210 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet as Ansible sees it: groups, hosts, variables. Pure data; the inventory plugin hands it on."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic
+
+Variables = dict[str, Any]
+
+# The checkout's own command line: plugins/plugin_utils/ lies two levels below its root.
+FLEET_COMMAND = Path(__file__).resolve().parents[2] / "tools" / "fleet"
+
+
+@dataclass(slots=True)
+class Group:
+    """A group: its variables, the groups below it, the hosts in it."""
+
+    variables: Variables = field(default_factory=dict)
+    children: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class InventoryView:
+    """Everything the inventory plugin adds, in order: parents come before their children."""
+
+    groups: dict[str, Group]
+    hosts: dict[str, Variables]
+
+
+def build_view(*, fleet: Fleet, fleet_command: Path = FLEET_COMMAND) -> InventoryView:
+    """Return the groups and hosts of a fleet."""
+    plan = fleet.plan
+    groups = {
+        "all": Group(variables=_fleet_variables(fleet)),
+        "gateways": Group(variables=_gateway_group_variables(fleet), hosts=[gateway.name for gateway in plan.gateways]),
+        "sites": Group(children=list(plan.groups)),
+        **{name: Group() for name in plan.groups},
+        **{f"instance_{instance.name}": Group() for instance in fleet.instances},
+    }
+    connection = _Connection(fleet=fleet, fleet_command=fleet_command)
+    hosts: dict[str, Variables] = {}
+    shapes = {gateway.name: _gateway_shape(gateway) for gateway in plan.gateways}
+    for gateway in plan.gateways:
+        hosts[gateway.name] = {
+            **connection.variables(
+                name=gateway.name, address=str(gateway.oob.address), port=plan.ssh.port, user=plan.ssh.user
+            ),
+            "fleet_gateway": shapes[gateway.name],
+            "fleet_gateway_peers": [shape for name, shape in shapes.items() if name != gateway.name],
+        }
+    for site in fleet.sites:
+        hosts[site.id] = {
+            **connection.variables(name=site.id, address=site.oob_address, port=site.oob_port, user=site.oob_user),
+            **_site_variables(site),
+        }
+        groups[site.group].hosts.append(site.id)
+        groups[f"instance_{site.instance}"].hosts.append(site.id)
+    return InventoryView(groups=groups, hosts=hosts)
+
+
+class _Connection:
+    """How Ansible's ssh connection reaches a host: by key only, against the pinned host key only."""
+
+    def __init__(self, *, fleet: Fleet, fleet_command: Path) -> None:
+        self._key_file = str(fleet.plan.ssh.private_key_file)
+        command = f"{_ssh_word(fleet_command)} known-hosts --plan {_ssh_word(fleet.plan_file)} %H"
+        options = (
+            f"KnownHostsCommand={command}",
+            "StrictHostKeyChecking=yes",
+            "UserKnownHostsFile=none",
+            "GlobalKnownHostsFile=none",
+            "UpdateHostKeys=no",
+            "CheckHostIP=no",
+            "PasswordAuthentication=no",
+            "IdentitiesOnly=yes",
+        )
+        self._arguments = shlex.join(word for option in options for word in ("-o", option))
+
+    def variables(self, *, name: str, address: str, port: int, user: str) -> Variables:
+        return {
+            "ansible_host": address,
+            "ansible_port": port,
+            "ansible_user": user,
+            "ansible_ssh_private_key_file": self._key_file,
+            "ansible_ssh_common_args": f"-o HostKeyAlias={name} {self._arguments}",
+        }
+
+
+def _ssh_word(path: Path) -> str:
+    """Quote a path for ssh, which splits the command itself and expands %."""
+    text = str(path).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"' if any(character in text for character in " '\"\t") else text
+
+
+def _fleet_variables(fleet: Fleet) -> Variables:
+    plan = fleet.plan
+    tunnels, inside = plan.tunnels, plan.inside
+    return {
+        "fleet_name": plan.name,
+        "fleet_plan_file": str(fleet.plan_file),
+        "fleet_key_store": str(plan.key_store),
+        "fleet_groups": list(plan.groups),
+        "fleet_policies": asdict(plan.policies),
+        "fleet_tunnels": {
+            "mode": tunnels.mode,
+            "network": str(tunnels.network),
+            "netmask": str(tunnels.network.netmask),
+            "prefix": tunnels.network.prefixlen,
+            "server_address": str(tunnels.server_address),
+            "second_network": None if tunnels.second_network is None else str(tunnels.second_network),
+            "keepalive": asdict(tunnels.keepalive),
+            "block_prefix": tunnels.block_prefix,
+            "key_type": tunnels.key_type,
+        },
+        "fleet_inside": {
+            "network": str(inside.network),
+            "vip": str(inside.vip),
+            "vrrp_id": inside.vrrp_id,
+            "core_networks": [str(network) for network in inside.core_networks],
+            "core_next_hop": None if inside.core_next_hop is None else str(inside.core_next_hop),
+        },
+        "fleet_transports": [
+            {
+                "name": transport.name,
+                "network": str(transport.network),
+                "vip": str(transport.vip),
+                "vrrp_id": transport.vrrp_id,
+                "next_hop": None if transport.next_hop is None else str(transport.next_hop),
+            }
+            for transport in plan.transports
+        ],
+        "fleet_oob": {"network": str(plan.oob.network), "vrrp_id": plan.oob.vrrp_id},
+        "fleet_site_networks": [str(network) for network in plan.site_networks],
+    }
+
+
+def _gateway_group_variables(fleet: Fleet) -> Variables:
+    return {
+        "fleet_instances": [
+            {
+                "name": instance.name,
+                "index": instance.index,
+                "port": instance.port,
+                "device": instance.device,
+                "blocks": list(instance.blocks),
+            }
+            for instance in fleet.instances
+        ],
+        "fleet_sites": [
+            {
+                "id": site.id,
+                "tunnel_address": site.tunnel_address,
+                "instance": site.instance,
+                "lans": list(site.lans),
+            }
+            for site in fleet.sites
+        ],
+        "fleet_gateway_names": [gateway.name for gateway in fleet.plan.gateways],
+    }
+
+
+def _nic(nic: Nic) -> Variables:
+    return {"interface": nic.interface, "address": str(nic.address)}
+
+
+def _gateway_shape(gateway: Gateway) -> Variables:
+    return {
+        "name": gateway.name,
+        "cores": gateway.cores,
+        "oob": _nic(gateway.oob),
+        "inside": _nic(gateway.inside),
+        "transports": {name: _nic(nic) for name, nic in gateway.transports.items()},
+    }
+
+
+def _site_variables(site: Site) -> Variables:
+    timers = site.timers
+    return {
+        "fleet_site_id": site.id,
+        "fleet_site_group": site.group,
+        "fleet_site_lans": list(site.lans),
+        "fleet_site_transports": list(site.transports),
+        "fleet_oob_address": site.oob_address,
+        "fleet_tunnel_address": site.tunnel_address,
+        "fleet_tunnel_block": site.tunnel_block,
+        "fleet_tunnel_instance": site.instance,
+        "fleet_tunnel_port": site.port,
+        "fleet_tunnel_remotes": [
+            {"transport": remote.transport, "address": remote.address, "port": remote.port} for remote in site.remotes
+        ],
+        "fleet_tunnels_of_site": [{"instance": site.instance, "address": site.tunnel_address, "port": site.port}],
+        "fleet_timers": {
+            "connect_retry": timers.connect_retry,
+            "connect_retry_max": timers.connect_retry_max,
+            "server_poll_timeout": timers.server_poll_timeout,
+            "hand_window": timers.hand_window,
+        },
+    }

@@ -1,0 +1,124 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules between the rows of a registry, and between the registry and the plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedNetwork, PlanFacts
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry import Lan, SiteRow
+
+_SMALLEST_SHARED_PREFIX = 30
+
+
+class RegistryRules:
+    """Judges the rows of one registry."""
+
+    def __init__(self, *, file: str, plan_file: str, facts: PlanFacts, problems: list[Problem]) -> None:
+        self._file = file
+        self._plan_file = plan_file
+        self._facts = facts
+        self._problems = problems
+
+    def judge(self, *, rows: Sequence[SiteRow]) -> None:
+        """Note every broken rule."""
+        self._oob_addresses(rows)
+        lans = [lan for row in rows for lan in row.lans]
+        self._lans_between_sites(lans)
+        self._lans_against_plan(lans)
+
+    def _fault(self, line: int, field: str, value: str, message: str, remedy: str) -> None:
+        self._problems.append(Problem(self._file, line, field, value, message, remedy))
+
+    def _oob_addresses(self, rows: Sequence[SiteRow]) -> None:
+        taken = {int(placed.address): placed for placed in self._facts.addresses}
+        oob = self._facts.homes.get("oob")
+        edges: tuple[int, ...] = ()
+        if oob is not None and oob.network.prefixlen <= _SMALLEST_SHARED_PREFIX:
+            edges = oob.span
+        seen: dict[tuple[int, int], SiteRow] = {}
+        for row in rows:
+            number = row.oob_number
+            if not number:
+                continue
+            if number in taken:
+                placed = taken[number]
+                self._fault(
+                    row.line,
+                    "oob_address",
+                    row.oob_address,
+                    f"{row.oob_address} is the address of {placed.owner} ({self._plan_file}:{placed.node.line}).",
+                    "Write the site's own address.",
+                )
+            elif number in edges and oob is not None:
+                self._fault(
+                    row.line,
+                    "oob_address",
+                    row.oob_address,
+                    f"{row.oob_address} is the network or broadcast address of {oob.network}.",
+                    "Write the site's own address.",
+                )
+            first = seen.setdefault((number, row.oob_port), row)
+            if first is not row:
+                self._fault(
+                    row.line,
+                    "oob_address",
+                    row.oob_address,
+                    f"{row.oob_address} port {row.oob_port} is also that of {first.id} in line {first.line}.",
+                    "Correct one of the two; sites behind one address need their own oob_port.",
+                )
+
+    def _lans_between_sites(self, lans: Sequence[Lan]) -> None:
+        """Sorted by first address, a LAN can only overlap the one before it that reaches furthest."""
+        widest: Lan | None = None
+        for lan in sorted(lans, key=lambda lan: (lan.span.first, -lan.span.last, lan.line)):
+            if widest is None or lan.span.first > widest.span.last:
+                widest = lan
+                continue
+            # The later line is the one that was added; the earlier one is where to look.
+            late, early = (lan, widest) if lan.line >= widest.line else (widest, lan)
+            if lan.span == widest.span:
+                message = f"{late.text} is already a LAN of {early.site} in line {early.line}."
+            else:
+                message = f"{late.text} overlaps {early.text} of {early.site} in line {early.line}."
+            self._fault(
+                late.line, "lan", late.text, message, "Each address may lie in one site only; correct one of the two."
+            )
+
+    def _lans_against_plan(self, lans: Sequence[Lan]) -> None:
+        facts = self._facts
+        aggregates = facts.site_networks
+        own = {placed.node.path for placed in aggregates or ()}
+        reserved = [placed for placed in facts.networks if placed.node.path not in own and not _aggregate(placed)]
+        spans = [(placed.span, placed) for placed in reserved]
+        homes = None if aggregates is None else [placed.span for placed in aggregates]
+        for lan in lans:
+            hit = next((placed for span, placed in spans if lan.span.overlaps(span)), None)
+            if hit is not None:
+                self._fault(
+                    lan.line,
+                    "lan",
+                    lan.text,
+                    f"{lan.text} overlaps {hit.network}, {hit.node.path} of the plan ({self._plan_file}:{hit.node.line}).",
+                    "A site's LAN needs a range of its own.",
+                )
+            elif homes is not None and not any(lan.span.within(home) for home in homes):
+                names = ", ".join(str(placed.network) for placed in aggregates or ())
+                self._fault(
+                    lan.line,
+                    "lan",
+                    lan.text,
+                    f"{lan.text} lies in none of the plan's site_networks ({names}).",
+                    f"Correct it, or add its range to site_networks in {self._plan_file}.",
+                )
+
+
+def _aggregate(placed: PlacedNetwork) -> bool:
+    return placed.node.path.startswith("site_networks")
