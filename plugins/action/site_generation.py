@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.basic import missing_required_lib
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import Progress, SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
@@ -81,7 +82,7 @@ def _wanted(*, fleet: Fleet, asked: list[str] | None, task_vars: dict[str, t.Any
     strange = [name for name in names if name not in known]
     if strange:
         raise AnsibleActionFail(
-            f"{', '.join(strange[:5])}{' and more' if len(strange) > 5 else ''}: not in the registry of "  # noqa: PLR2004
+            f"{', '.join(strange[:5])}{' and more' if len(strange) > 5 else ''}: not in the registry of "
             f"{fleet.plan.file}. Run this task in a play for sites only, with run_once."
         )
     return names

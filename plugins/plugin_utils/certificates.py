@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -27,7 +27,7 @@ LEAF_DAYS: Final = 10 * 365
 # An expired revocation list locks every site out, so its life is long and `tools/fleet` watches what is left of it.
 CRL_DAYS: Final = 10 * 365
 # A remote that lost its clock battery must not refuse a gateway certificate because it was made "tomorrow".
-BACKDATE: Final = datetime.timedelta(days=2)
+BACKDATE: Final = dt.timedelta(days=2)
 
 
 class CertificateError(FleetError):
@@ -45,7 +45,7 @@ class Identity:
         return f"Identity({common_name(certificate=self.certificate)!r}, ...)"
 
 
-def make_ca(*, fleet: str, key_type: KeyType, now: datetime.datetime) -> Identity:
+def make_ca(*, fleet: str, key_type: KeyType, now: dt.datetime) -> Identity:
     """A new self-signed fleet CA."""
     key = _new_key(key_type)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{fleet} fleet CA")])
@@ -57,7 +57,7 @@ def make_ca(*, fleet: str, key_type: KeyType, now: datetime.datetime) -> Identit
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATE)
-        .not_valid_after(now + datetime.timedelta(days=CA_DAYS))
+        .not_valid_after(now + dt.timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(ca=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
@@ -65,24 +65,24 @@ def make_ca(*, fleet: str, key_type: KeyType, now: datetime.datetime) -> Identit
     return Identity(certificate=_pem(builder.sign(key, _hash_for(key))), private_key=_private_pem(key))
 
 
-def issue_gateway(*, ca: Identity, name: str, key_type: KeyType, now: datetime.datetime) -> Identity:
+def issue_gateway(*, ca: Identity, name: str, key_type: KeyType, now: dt.datetime) -> Identity:
     """A server certificate with CN = the gateway's name. Sites insist on its serverAuth purpose."""
     return _issue(ca=ca, name=name, purpose=ExtendedKeyUsageOID.SERVER_AUTH, key_type=key_type, now=now)
 
 
-def issue_site(*, ca: Identity, site: str, key_type: KeyType, now: datetime.datetime) -> Identity:
+def issue_site(*, ca: Identity, site: str, key_type: KeyType, now: dt.datetime) -> Identity:
     """A client certificate with CN = the site id, the name a gateway knows the site by."""
     return _issue(ca=ca, name=site, purpose=ExtendedKeyUsageOID.CLIENT_AUTH, key_type=key_type, now=now)
 
 
-def make_crl(*, ca: Identity, revoked: Iterable[int], now: datetime.datetime, number: int = 1) -> str:
+def make_crl(*, ca: Identity, revoked: Iterable[int], now: dt.datetime, number: int = 1) -> str:
     """A revocation list of the given serial numbers."""
     certificate, key = _load(ca)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(certificate.subject)
         .last_update(now - BACKDATE)
-        .next_update(now + datetime.timedelta(days=CRL_DAYS))
+        .next_update(now + dt.timedelta(days=CRL_DAYS))
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()),
@@ -106,7 +106,7 @@ def serial(*, certificate: str) -> int:
     return _certificate(certificate).serial_number
 
 
-def expires(*, certificate: str) -> datetime.datetime:
+def expires(*, certificate: str) -> dt.datetime:
     """When the certificate ends, in UTC."""
     return _certificate(certificate).not_valid_after_utc
 
@@ -130,13 +130,11 @@ def check(*, ca: Identity, issued: Identity, name: str) -> None:
         raise CertificateError(f"the private key kept for {name} does not belong to its certificate.")
 
 
-def _issue(
-    *, ca: Identity, name: str, purpose: x509.ObjectIdentifier, key_type: KeyType, now: datetime.datetime
-) -> Identity:
+def _issue(*, ca: Identity, name: str, purpose: x509.ObjectIdentifier, key_type: KeyType, now: dt.datetime) -> Identity:
     issuer, issuer_key = _load(ca)
     key = _new_key(key_type)
     public = key.public_key()
-    end = min(now + datetime.timedelta(days=LEAF_DAYS), issuer.not_valid_after_utc)
+    end = min(now + dt.timedelta(days=LEAF_DAYS), issuer.not_valid_after_utc)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Answer
 
+    Ask = Callable[..., dict[str, Any]]
+
 MARK: Final = "SPOKEWRIGHT-RECEIPT "
 AGENT_VERSION: Final = 1
 
@@ -30,10 +32,6 @@ class ReceiptError(FleetError):
     """The site answered something that is no receipt."""
 
     reason = "no-receipt"
-
-
-class StageRefusedError(FleetError):
-    """The site could not take the bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,35 +103,31 @@ def read_receipt(*, site: str, answer: Answer) -> dict[str, Any]:
     return receipt
 
 
-def _dispatch(*, order: Order, ask: Callable[..., dict[str, Any]]) -> SiteResult:
-    site = order.target.name
-    if order.verb == "show":
-        return _result(site=site, receipt=ask("show"))
-    if order.verb in {"stage", "activate", "confirm"} and order.bundle is None:
-        raise FleetError(f"{site}: there is no bundle to {order.verb}.")
+def _dispatch(*, order: Order, ask: Ask) -> SiteResult:
     shown = ask("show")
-    if not shown["ok"]:
-        return _result(site=site, receipt=shown)
+    if order.verb == "show" or not shown["ok"]:
+        return _result(site=order.target.name, receipt=shown)
     if order.verb == "revert":
         return _revert(order=order, shown=shown, ask=ask)
-    assert order.bundle is not None  # noqa: S101 - seen above
+    if order.bundle is None:
+        raise FleetError(f"{order.target.name}: there is no bundle to {order.verb}.")
     held = generation_of(shown=shown, digest=order.bundle.digest)
     if order.verb == "stage":
         return _stage(order=order, bundle=order.bundle, shown=shown, held=held, ask=ask)
     if held is None:
-        return SiteResult(
-            site=site,
-            ok=order.dry_run,
-            changed=order.dry_run,
-            reason="" if order.dry_run else "not-staged",
-            message=f"{site}: bundle {order.bundle.digest[:12]} is not on the site yet; stage it first.",
-            receipt=shown,
-        )
+        return _not_staged(order=order, bundle=order.bundle, shown=shown)
     if order.verb == "activate":
-        return _activate(order=order, shown=shown, held=held, ask=ask)
-    if order.verb == "confirm":
-        return _confirm(order=order, shown=shown, held=held, ask=ask)
-    raise FleetError(f"{site}: unknown verb {order.verb}.")
+        return _activate(order=order, bundle=order.bundle, shown=shown, held=held, ask=ask)
+    return _confirm(order=order, shown=shown, held=held, ask=ask)
+
+
+def _not_staged(*, order: Order, bundle: Bundle, shown: dict[str, Any]) -> SiteResult:
+    site = order.target.name
+    if order.dry_run:
+        message = f"would {order.verb} bundle {bundle.digest[:12]} once it is staged"
+        return SiteResult(site=site, ok=True, changed=True, message=message, receipt=shown)
+    message = f"{site}: bundle {bundle.digest[:12]} is not on the site; stage it first."
+    return SiteResult(site=site, ok=False, reason="not-staged", message=message, receipt=shown)
 
 
 def generation_of(*, shown: dict[str, Any], digest: str) -> int | None:
@@ -155,9 +149,7 @@ def settled(*, shown: dict[str, Any], digest: str) -> bool:
     )
 
 
-def _stage(
-    *, order: Order, bundle: Bundle, shown: dict[str, Any], held: int | None, ask: Callable[..., dict[str, Any]]
-) -> SiteResult:
+def _stage(*, order: Order, bundle: Bundle, shown: dict[str, Any], held: int | None, ask: Ask) -> SiteResult:
     site = order.target.name
     facts = {**shown, "digest": bundle.digest, "generation": held or 0}
     if held is not None:
@@ -176,11 +168,10 @@ def _stage(
     return _result(site=site, receipt={**facts, **receipt})
 
 
-def _activate(*, order: Order, shown: dict[str, Any], held: int, ask: Callable[..., dict[str, Any]]) -> SiteResult:
+def _activate(*, order: Order, bundle: Bundle, shown: dict[str, Any], held: int, ask: Ask) -> SiteResult:
     site = order.target.name
-    assert order.bundle is not None  # noqa: S101 - seen by the caller
-    if settled(shown=shown, digest=order.bundle.digest):
-        facts = {**shown, "digest": order.bundle.digest, "generation": held}
+    if settled(shown=shown, digest=bundle.digest):
+        facts = {**shown, "digest": bundle.digest, "generation": held}
         return SiteResult(site=site, ok=True, message=f"generation {held} runs and is confirmed", receipt=facts)
     if order.dry_run:
         message = f"would activate generation {held}, {order.deadman_seconds} s to be confirmed"
@@ -188,7 +179,7 @@ def _activate(*, order: Order, shown: dict[str, Any], held: int, ask: Callable[.
     return _result(site=site, receipt={**shown, **ask("activate", str(held), str(order.deadman_seconds))})
 
 
-def _confirm(*, order: Order, shown: dict[str, Any], held: int, ask: Callable[..., dict[str, Any]]) -> SiteResult:
+def _confirm(*, order: Order, shown: dict[str, Any], held: int, ask: Ask) -> SiteResult:
     if order.dry_run:
         changed = shown["confirmed"] != held or shown["pending"] != 0
         return SiteResult(
@@ -197,7 +188,7 @@ def _confirm(*, order: Order, shown: dict[str, Any], held: int, ask: Callable[..
     return _result(site=order.target.name, receipt=ask("confirm", str(held)))
 
 
-def _revert(*, order: Order, shown: dict[str, Any], ask: Callable[..., dict[str, Any]]) -> SiteResult:
+def _revert(*, order: Order, shown: dict[str, Any], ask: Ask) -> SiteResult:
     current = shown["current"]
     if order.dry_run:
         return SiteResult(

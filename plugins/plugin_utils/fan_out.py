@@ -57,45 +57,57 @@ def fan_out(
     An exception becomes that site's result. A site that is still busy `GRACE` seconds after `limit` is given up, and
     another thread takes its place. The threads are daemons: an interrupted run does not wait for a frozen link.
     """
-    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-    done: queue.SimpleQueue[SiteResult] = queue.SimpleQueue()
-    started: dict[str, float] = {}
-    for site in dict.fromkeys(sites):
-        todo.put(site)
-    total = todo.qsize()
-
-    def serve() -> None:
-        while True:
-            try:
-                site = todo.get_nowait()
-            except queue.Empty:
-                return
-            started[site] = time.monotonic()
-            done.put(_guarded(site=site, work=work))
-
-    def hire() -> None:
-        threading.Thread(target=serve, name="spokewright-fan-out", daemon=True).start()
-
-    for _ in range(min(workers, total)):
-        hire()
+    crew = _Crew(sites=sites, work=work)
+    for _ in range(min(workers, crew.total)):
+        crew.hire()
     results: dict[str, SiteResult] = {}
     failed = 0
-    while len(results) < total:
-        try:
-            arrived = [done.get(timeout=1.0)]
-        except queue.Empty:
-            late = time.monotonic() - limit - GRACE
-            arrived = [_stuck(site) for site, when in list(started.items()) if site not in results and when < late]
-            for _ in arrived:
-                hire()
-        for result in arrived:
-            if result.site in results:
-                continue
+    while len(results) < crew.total:
+        for result in crew.next_results(overdue=limit + GRACE, known=results):
             results[result.site] = result
             failed += not result.ok
             if on_progress is not None:
-                on_progress(Progress(done=len(results), failed=failed, total=total, last=result))
+                on_progress(Progress(done=len(results), failed=failed, total=crew.total, last=result))
     return {site: results[site] for site in dict.fromkeys(sites)}
+
+
+class _Crew:
+    """The threads, what they still have to do and what they brought back."""
+
+    def __init__(self, *, sites: Sequence[str], work: Callable[[str], SiteResult]) -> None:
+        self._work = work
+        self._todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[SiteResult] = queue.SimpleQueue()
+        self._started: dict[str, float] = {}
+        for site in dict.fromkeys(sites):
+            self._todo.put(site)
+        self.total = self._todo.qsize()
+
+    def hire(self) -> None:
+        """Start one more thread."""
+        threading.Thread(target=self._serve, name="spokewright-fan-out", daemon=True).start()
+
+    def next_results(self, *, overdue: float, known: Mapping[str, SiteResult]) -> list[SiteResult]:
+        """Wait for a result, or say who is stuck and hire in its place."""
+        try:
+            result = self._done.get(timeout=1.0)
+        except queue.Empty:
+            late = time.monotonic() - overdue
+            stuck = [_stuck(site) for site, when in list(self._started.items()) if site not in known and when < late]
+            for _ in stuck:
+                self.hire()
+            return stuck
+        # A site given up as stuck may still come back; its verdict stands.
+        return [] if result.site in known else [result]
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                site = self._todo.get_nowait()
+            except queue.Empty:
+                return
+            self._started[site] = time.monotonic()
+            self._done.put(_guarded(site=site, work=self._work))
 
 
 def _guarded(*, site: str, work: Callable[[str], SiteResult]) -> SiteResult:

@@ -13,7 +13,7 @@ lock         held while the store is changed; names its holder
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import fcntl
 import getpass
 import json
@@ -22,7 +22,6 @@ import secrets as random
 import shutil
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
@@ -31,6 +30,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 CA_CERT: Final = "ca.pem"
 CA_KEY: Final = "ca.key"
@@ -234,7 +234,7 @@ class KeyStore:
         self, *, fleet: str, key_type: certificates.KeyType, gateways: Sequence[str], sites: Sequence[str]
     ) -> Ensured:
         missing = self._missing(gateways=gateways, sites=sites)
-        now = datetime.datetime.now(tz=datetime.UTC).replace(microsecond=0)
+        now = dt.datetime.now(tz=dt.UTC).replace(microsecond=0)
         self._refuse_partial_loss(missing)
         if missing.made_ca:
             ca = certificates.make_ca(fleet=fleet, key_type=key_type, now=now)
@@ -273,7 +273,7 @@ class KeyStore:
         ca: certificates.Identity,
         server: tls_crypt_v2.ServerKey,
         key_type: certificates.KeyType,
-        now: datetime.datetime,
+        now: dt.datetime,
     ) -> None:
         metadata = tls_crypt_v2.Metadata(site=site, kid=random.token_hex(8), epoch=epoch, issued=int(now.timestamp()))
         issued = certificates.issue_site(ca=ca, site=site, key_type=key_type, now=now)
@@ -338,7 +338,7 @@ class KeyStore:
                 raise KeyStoreLockedError(
                     f"the key store {self.path} is in use by {holder}. Wait for it to end, then run again."
                 ) from exc
-            since = datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            since = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             line = f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()}) since {since}: {operation}\n"
             os.ftruncate(handle, 0)
             os.pwrite(handle, line.encode(), 0)

@@ -222,8 +222,8 @@ class Session:
             link = socket.create_connection((self.target.address, self.target.port), timeout=timeout)
         except TimeoutError as exc:
             raise UnreachableError(
-                f"{self.target.name}: nothing answers at {self._where} within {timeout:g} s. Is it switched on, and its "
-                "out-of-band link up?"
+                f"{self.target.name}: nothing answers at {self._where} within {timeout:g} s. "
+                "Is it switched on, and its out-of-band link up?"
             ) from exc
         except OSError as exc:
             hint = "No sshd listens there." if exc.errno == errno.ECONNREFUSED else "Look at its out-of-band link."
@@ -256,8 +256,8 @@ class Session:
         if shown.asbytes() != blob:
             raise HostKeyChangedError(
                 f"{self.target.name}: {self._where} shows host key {fingerprint(blob=shown.asbytes())}, "
-                f"pinned is {fingerprint(blob=blob)}. Nothing was sent. If the host was installed anew, collect its key "
-                "again over a link you trust; if not, somebody is in between."
+                f"pinned is {fingerprint(blob=blob)}. Nothing was sent. If the host was installed anew, collect its "
+                "key again over a link you trust; if not, somebody is in between."
             )
         transport.set_keepalive(self.timeouts.keepalive)
         return transport
@@ -306,7 +306,8 @@ def pinned_key(*, target: Target) -> tuple[str, bytes]:
         kind, blob = words[0], base64.b64decode(words[1], validate=True)
     except (IndexError, ValueError) as exc:
         raise HostKeyUnknownError(
-            f"{target.name}: no host key is pinned, so nothing is sent there. Collect it with: tools/fleet hostkeys collect"
+            f"{target.name}: no host key is pinned, so nothing is sent there. "
+            "Collect it with: tools/fleet hostkeys collect"
         ) from exc
     return kind, blob
 

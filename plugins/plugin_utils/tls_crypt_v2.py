@@ -13,6 +13,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import itertools
 import re
 import secrets
 import struct
@@ -37,6 +38,10 @@ BLOCK: Final = 16
 
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KID = re.compile(r"[0-9a-f]{16}")
+_PAYLOAD = re.compile(
+    rf"v=1 site=(?P<site>{_SITE.pattern}) kid=(?P<kid>{_KID.pattern}) epoch=(?P<epoch>[1-9][0-9]{{0,9}}) "
+    r"issued=(?P<issued>0|[1-9][0-9]{0,14})"
+)
 
 
 class TlsCryptV2Error(FleetError):
@@ -88,7 +93,7 @@ class Metadata:
         """The payload of a USER metadata field."""
         if not _SITE.fullmatch(self.site):
             raise MetadataError(
-                f"site id {self.site!r} cannot stand in key metadata. Use letters, digits, '.', '_' and '-', at most 64."
+                f"site id {self.site!r} cannot stand in key metadata. Use at most 64 letters, digits, '.', '_' and '-'."
             )
         if not _KID.fullmatch(self.kid):
             raise MetadataError(f"key id {self.kid!r} is not 16 lower-case hexadecimal digits.")
@@ -99,22 +104,13 @@ class Metadata:
     @classmethod
     def decode(cls, payload: bytes) -> Metadata:
         """Read a payload made by `encode`; anything else is a MetadataError."""
-        try:
-            words = payload.decode("ascii").split(" ")
-            fields = dict(word.split("=", 1) for word in words)
-            if fields.get("v") != "1" or len(words) != len(fields):
-                raise ValueError(f"version {fields.get('v')!r}")
-            found = cls(
-                site=fields["site"], kid=fields["kid"], epoch=int(fields["epoch"]), issued=int(fields["issued"])
-            )
-            if found.encode() != payload:
-                raise ValueError("unknown or disordered fields")
-        except (ValueError, KeyError, MetadataError) as exc:
+        found = _PAYLOAD.fullmatch(payload.decode("ascii", "replace"))
+        if found is None:
             raise MetadataError(
-                f"key metadata is not of our form 'v=1 site=... kid=... epoch=... issued=...' ({exc}). "
+                "key metadata is not of our form 'v=1 site=... kid=... epoch=... issued=...'. "
                 "The key was made by something else; issue a new one."
-            ) from exc
-        return found
+            )
+        return cls(site=found["site"], kid=found["kid"], epoch=int(found["epoch"]), issued=int(found["issued"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +244,7 @@ def _sealed_by(*, server: ServerKey, secret: bytes, sealed: bytes) -> bool:
         for at in range(0, len(stream) - BLOCK + 1, BLOCK)
     ]
     wrap_at = 1 << (8 * BLOCK)
-    return any((first + 1) % wrap_at == second for first, second in zip(counters, counters[1:], strict=False))
+    return any((first + 1) % wrap_at == second for first, second in itertools.pairwise(counters))
 
 
 def _pem(*, name: str, raw: bytes) -> str:
