@@ -9,13 +9,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import image, lifecycle, machine, processes, report, teardown, topology
 from . import state as states
 from .errors import LabError, NotRootError
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 EPILOG = """\
 hosts:     gw1 gw2 core1 site-0001 site-0002 ...
@@ -65,7 +67,8 @@ def _enter(*, name: str, command: Sequence[str]) -> NoReturn:
     os.execvp(full[0], full)  # noqa: S606 - the command's exit code and signals are to be this process's own
 
 
-def _status(output: str) -> int:
+def _status(arguments: argparse.Namespace) -> int:
+    output = arguments.format
     state = states.load()
     if state is None:
         if output == "json":
@@ -81,46 +84,72 @@ def _status(output: str) -> int:
     return 0 if all(row.well for row in rows) else 1
 
 
-def dispatch(arguments: argparse.Namespace) -> int:
-    """Do what was asked."""
-    progress = Progress()
-    machine.require_root()
-    verb = arguments.verb
-    if verb == "up":
-        lifecycle.up(sites=arguments.sites, release=arguments.release, progress=progress)
-    elif verb == "down":
-        teardown.down(progress=progress)
-    elif verb == "status":
-        return _status(arguments.format)
-    elif verb == "run":
-        command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-        if not command:
-            raise LabError(f"What is to be run on {arguments.host}? tools/lab run {arguments.host} -- COMMAND")
-        _enter(name=arguments.host, command=command)
-    elif verb == "shell":
-        _enter(name=arguments.host, command=["bash", "-l"])
-    elif verb == "cut":
-        lifecycle.cut(name=arguments.host, network_name=arguments.network, how=arguments.how, progress=progress)
-    elif verb == "mend":
-        lifecycle.cut(name=arguments.host, network_name=arguments.network, how=None, progress=progress)
-    elif verb == "kill":
-        lifecycle.kill(name=arguments.host, progress=progress)
-    elif verb == "boot":
-        lifecycle.boot(name=arguments.host, progress=progress)
+def _up(arguments: argparse.Namespace) -> int:
+    lifecycle.up(sites=arguments.sites, release=arguments.release, progress=Progress())
     return 0
+
+
+def _down(_: argparse.Namespace) -> int:
+    teardown.down(progress=Progress())
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise LabError(f"What is to be run on {arguments.host}? tools/lab run {arguments.host} -- COMMAND")
+    _enter(name=arguments.host, command=command)
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    _enter(name=arguments.host, command=["bash", "-l"])
+
+
+def _cut(arguments: argparse.Namespace) -> int:
+    how = arguments.how if arguments.verb == "cut" else None
+    lifecycle.cut(name=arguments.host, network_name=arguments.network, how=how, progress=Progress())
+    return 0
+
+
+def _kill(arguments: argparse.Namespace) -> int:
+    lifecycle.kill(name=arguments.host, progress=Progress())
+    return 0
+
+
+def _boot(arguments: argparse.Namespace) -> int:
+    lifecycle.boot(name=arguments.host, progress=Progress())
+    return 0
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "up": _up,
+    "down": _down,
+    "status": _status,
+    "run": _run,
+    "shell": _shell,
+    "cut": _cut,
+    "mend": _cut,
+    "kill": _kill,
+    "boot": _boot,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: exit code 0 done, 1 an error that was said, 2 wrong usage or not root."""
     arguments = parser().parse_args(argv)
     try:
-        return dispatch(arguments)
+        machine.require_root()
+        return VERBS[arguments.verb](arguments)
     except NotRootError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)

@@ -9,11 +9,14 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import machine, paths, shell, topology
 from .errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TUN_MAJOR, TUN_MINOR = 10, 200
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from . import disk, network, paths, processes, topology
 from .errors import LabError
-from .state import HostState, State
+from .state import HostState, Process, State
 
 INIT_SECONDS = 20.0
 READY_SECONDS = 120.0
+REUSED_SECONDS = 15.0  # a host that was up before has no reason to be slow
 SSH_PORT = 22
 
 
@@ -45,7 +46,7 @@ def boot(*, host: topology.Host, state: State, lans: list[str], client_key: str)
     state.save()
 
 
-def _wait_for_init(*, host: topology.Host, entry: HostState) -> processes.Process:
+def _wait_for_init(*, host: topology.Host, entry: HostState) -> Process:
     deadline = time.monotonic() + INIT_SECONDS
     while entry.nspawn is not None and time.monotonic() < deadline:
         init = processes.find_init(entry.nspawn)
@@ -53,7 +54,9 @@ def _wait_for_init(*, host: topology.Host, entry: HostState) -> processes.Proces
             return init
         _require_alive(host=host, entry=entry)
         time.sleep(0.02)
-    raise LabError(f"{host.name} has started no init in {INIT_SECONDS:.0f} s. Its console:\n{disk.console_tail(host.name)}")
+    raise LabError(
+        f"{host.name} has started no init in {INIT_SECONDS:.0f} s. Its console:\n{disk.console_tail(host.name)}"
+    )
 
 
 def _require_alive(*, host: topology.Host, entry: HostState) -> None:
@@ -71,15 +74,16 @@ def banner(address: str, *, seconds: float) -> bool:
         return False
 
 
-def wait_ready(*, host: topology.Host, state: State) -> None:
+def wait_ready(*, host: topology.Host, state: State, seconds: float = READY_SECONDS) -> None:
     """Ready means: sshd greets over the out-of-band network and systemd has finished booting."""
     entry = state.hosts[host.name]
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + seconds
     while not banner(host.oob_address, seconds=2):
         _require_alive(host=host, entry=entry)
         if time.monotonic() > deadline:
             raise LabError(
-                f"{host.name} did not come up: no sshd at {host.oob_address} after {READY_SECONDS:.0f} s. "
+                f"{host.name} did not come up: no sshd at {host.oob_address} after {seconds:.0f} s. "
+                f"A fresh start: tools/lab kill {host.name}; tools/lab boot {host.name}. "
                 f"Its console:\n{disk.console_tail(host.name)}"
             )
         time.sleep(0.1)

@@ -13,10 +13,13 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import paths
 from .errors import LabError
-from .progress import Progress
+
+if TYPE_CHECKING:
+    from .progress import Progress
 
 RELEASES = ("bookworm", "trixie")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -11,12 +11,15 @@ import io
 import ipaddress
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import disk, paths, topology
 from .errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 COLUMNS = ("id", "group", "oob_address", "host_key", "lan", "options")
 PLAN = "lab.fleet.yml"
@@ -153,7 +156,7 @@ def merge_plan(*, text: str, host_keys: dict[str, str], cores: int) -> str:
         return plan_text(host_keys=host_keys, cores=cores)
     for name, key in host_keys.items():
         pattern = rf"(^  {name}:[ \t]*\n(?:    .*\n|\s*\n|\s*#.*\n)*?    host_key:[ \t]*)[^\n]*"
-        text, count = re.subn(pattern, lambda match, key=key: f"{match[1]}{key}", text, count=1, flags=re.MULTILINE)
+        text, count = re.subn(pattern, rf"\g<1>{key}", text, count=1, flags=re.MULTILINE)
         if count == 0:
             raise LabError(
                 f"{PLAN}: no line `    host_key:` under `  {name}:`, so its new host key cannot be written. "

@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import disk, hosts, image, inventory, machine, network, paths, teardown, topology
 from . import state as states
 from .errors import LabError
-from .progress import Progress
 from .state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .progress import Progress
 
 NAMED_FAILURES = 5
 
@@ -47,11 +51,17 @@ def _each(
     return failures
 
 
+def _text(name: str, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{name} did not come up: {error.strerror or error} ({error.filename or 'no file'})."
+    return str(error)
+
+
 def _raise_failures(failures: dict[str, Exception], *, total: int) -> None:
     if not failures:
         return
     names = sorted(failures)
-    texts = [str(failures[name]) for name in names[:NAMED_FAILURES]]
+    texts = [_text(name, failures[name]) for name in names[:NAMED_FAILURES]]
     if len(names) > NAMED_FAILURES:
         texts.append(f"... and {len(names) - NAMED_FAILURES} more: {', '.join(names[NAMED_FAILURES:])}")
     texts.append(f"{len(names)} of {total} hosts did not come up: {', '.join(names[:20])}. Run tools/lab up again.")
@@ -64,7 +74,7 @@ def up(*, sites: int | None, release: str | None, progress: Progress) -> None:
     with states.locked(verb="up", progress=progress):
         began = time.monotonic()
         state = _begin(sites=sites, release=release, progress=progress)
-        wanted = topology.hosts(sites=sites or state.sites)
+        wanted = topology.hosts(sites=state.sites if sites is None else sites)
         network.require_free_ranges()
         machine.raise_limits(state=state)
         disk.prepare()
@@ -75,7 +85,8 @@ def up(*, sites: int | None, release: str | None, progress: Progress) -> None:
         client_key = inventory.client_key()
         lans = inventory.lans(text=inventory.registry_text())
         _mend_all(wanted=wanted, state=state, progress=progress)
-        to_boot = [host for host in wanted if not hosts.is_running(host=host, state=state)]
+        ports = set(network.link_names(paths.SWITCH))
+        to_boot = [host for host in wanted if not _is_whole(host=host, state=state, ports=ports)]
         machine.require_memory(new_hosts=len(to_boot))
         known = [host for host in to_boot if host.name in state.hosts]
         if known:
@@ -85,11 +96,12 @@ def up(*, sites: int | None, release: str | None, progress: Progress) -> None:
             host_lans = lans.get(host.name) or [topology.default_lan(host.number)]
             if host in to_boot:
                 hosts.boot(host=host, state=state, lans=host_lans, client_key=client_key)
+                hosts.wait_ready(host=host, state=state)
             else:
                 disk.authorize(name=host.name, public_key=client_key)
                 if host.kind == "site":
                     network.set_lans(host=host, lans=host_lans)
-            hosts.wait_ready(host=host, state=state)
+                hosts.wait_ready(host=host, state=state, seconds=hosts.REUSED_SECONDS)
 
         failures = _each(what="Hosts up", items=list(wanted), work=bring, progress=progress)
         if not failures:
@@ -106,11 +118,15 @@ def _begin(*, sites: int | None, release: str | None, progress: Progress) -> Sta
     state = states.load()
     if state is not None:
         if release not in {None, state.release}:
-            raise LabError(f"The lab that is up runs {state.release}, not {release}. Take it down first: tools/lab down")
+            raise LabError(
+                f"The lab that is up runs {state.release}, not {release}. Take it down first: tools/lab down"
+            )
         if not Path(state.tree).is_dir():
-            raise LabError(f"The hosts' root tree {state.tree} is gone. Start afresh: tools/lab down, then tools/lab up")
+            raise LabError(
+                f"The hosts' root tree {state.tree} is gone. Start afresh: tools/lab down, then tools/lab up"
+            )
         return state
-    count = sites or topology.DEFAULT_SITES
+    count = topology.DEFAULT_SITES if sites is None else sites
     topology.hosts(sites=count)
     network.require_free_ranges()
     chosen = release or image.RELEASES[0]
@@ -136,6 +152,10 @@ def _remove_surplus(*, wanted: tuple[topology.Host, ...], state: State, progress
         disk.destroy(host.name)
         del state.hosts[host.name]
     state.save()
+
+
+def _is_whole(*, host: topology.Host, state: State, ports: set[str]) -> bool:
+    return hosts.is_running(host=host, state=state) and all(nic.port in ports for nic in host.nics)
 
 
 def _mend_all(*, wanted: tuple[topology.Host, ...], state: State, progress: Progress) -> None:

@@ -9,9 +9,12 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import LabError, NotRootError
-from .state import State
+
+if TYPE_CHECKING:
+    from .state import State
 
 TOOLS = {
     "mmdebstrap": "mmdebstrap",

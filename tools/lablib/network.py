@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import disk, paths, shell, topology
 from .errors import LabError
-from .state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .state import State
 
 CONTROLLER_LINK = "lab-oob"
 CONTROLLER_PORT = "controller.oob"
@@ -31,11 +34,14 @@ def _json(command: list[str]) -> list[dict[str, Any]]:
 def foreign_uses() -> list[str]:
     """Addresses and routes of this machine inside the lab's ranges that are not the lab's."""
     ranges = [ipaddress.ip_network(text) for text in topology.LAB_RANGES]
-    uses = []
+    uses: list[str] = []
     for link in _json(["ip", "-4", "-j", "address", "show"]):
-        for address in link.get("addr_info", []):
-            if link["ifname"] != CONTROLLER_LINK and any(ipaddress.ip_address(address["local"]) in r for r in ranges):
-                uses.append(f"address {address['local']}/{address['prefixlen']} on {link['ifname']}")
+        if link["ifname"] != CONTROLLER_LINK:
+            uses += [
+                f"address {address['local']}/{address['prefixlen']} on {link['ifname']}"
+                for address in link.get("addr_info", [])
+                if any(ipaddress.ip_address(address["local"]) in network for network in ranges)
+            ]
     for route in _json(["ip", "-4", "-j", "route", "show", "table", "all"]):
         destination = route["dst"]
         ours = route.get("dev") == CONTROLLER_LINK or route.get("metric") == METRIC
@@ -112,7 +118,8 @@ def plug_in(*, host: topology.Host, lans: Iterable[str], cuts: dict[str, str], s
     """Make the host's namespace, its links, addresses and routes; cables that were cut stay cut."""
     if paths.netns(host.name).exists():
         raise LabError(
-            f"A network namespace '{host.name}' exists and is not the lab's. Remove it with: ip netns delete {host.name}"
+            f"A network namespace '{host.name}' exists and is not the lab's. "
+            f"Remove it with: ip netns delete {host.name}"
         )
     _add_namespace(host.name, state=state, sysctls=(f"net.ipv4.ip_forward={int(host.forwards)}",))
     switch = []
@@ -135,8 +142,8 @@ def plug_in(*, host: topology.Host, lans: Iterable[str], cuts: dict[str, str], s
         set_lans(host=host, lans=lans)
 
 
-def set_lans(*, host: topology.Host, lans: Iterable[str]) -> list[str]:
-    """Give the site the first address of each LAN on lan0; returns what had to be added."""
+def set_lans(*, host: topology.Host, lans: Iterable[str]) -> None:
+    """Give the site the first address of each LAN on lan0, and no other."""
     shown = _json(["ip", "-n", host.name, "-4", "-j", "address", "show", "dev", "lan0"])
     have = {f"{entry['local']}/{entry['prefixlen']}" for link in shown for entry in link.get("addr_info", [])}
     wanted = []
@@ -144,9 +151,9 @@ def set_lans(*, host: topology.Host, lans: Iterable[str]) -> list[str]:
         network = ipaddress.ip_network(lan)
         first = network.network_address + (1 if network.num_addresses > 1 else 0)
         wanted.append(f"{first}/{network.prefixlen}")
-    missing = [address for address in wanted if address not in have]
-    shell.ip_batch((f"address add {address} broadcast + dev lan0" for address in missing), namespace=host.name)
-    return missing
+    lines = [f"address add {address} broadcast + dev lan0" for address in wanted if address not in have]
+    lines += [f"address delete {address} dev lan0" for address in sorted(have.difference(wanted))]
+    shell.ip_batch(lines, namespace=host.name)
 
 
 def _port_lines(*, nic: topology.Nic, how: str | None) -> list[str]:

@@ -203,7 +203,7 @@ def scan(names: set[str]) -> list[Found]:
 
 def _role(entry: Path, *, names: set[str], namespaces: dict[int, str], own_pids: int) -> tuple[str, str] | None:
     arguments = (entry / "cmdline").read_bytes().split(b"\0")
-    if os.path.basename(arguments[0]) == b"systemd-nspawn":  # noqa: PTH119 - bytes, as the kernel gives them
+    if Path(os.fsdecode(arguments[0])).name == "systemd-nspawn":
         for argument in arguments:
             _, is_directory, path = argument.partition(b"--directory=")
             name = Path(os.fsdecode(path)).parent.name
@@ -268,7 +268,7 @@ def remove_cgroups(groups: list[Path]) -> None:
         for _ in range(50):
             for directory, _, _ in os.walk(group, topdown=False):
                 with contextlib.suppress(OSError):
-                    os.rmdir(directory)  # noqa: PTH106 - a cgroup's files cannot and need not be removed
+                    Path(directory).rmdir()
             if not group.exists():
                 break
             time.sleep(0.02)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
+LOG_SECONDS = 5.0
+
 
 class Progress:
     """Says on stderr what the lab is doing, so that stdout stays for results."""
@@ -15,7 +17,7 @@ class Progress:
     def __init__(self) -> None:
         self._tty = sys.stderr.isatty()
         self._open_line = False
-        self._last = 0.0
+        self._last = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -31,7 +33,7 @@ class Progress:
             self._open_line = True
             if done == total:
                 self._close_line()
-        elif done == total or now - self._last > 5:  # noqa: PLR2004 - seconds between two lines of a log
+        elif done == total or now - self._last > LOG_SECONDS:
             self._last = now
             print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 

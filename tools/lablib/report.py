@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import hosts, topology
-from .state import State
+
+if TYPE_CHECKING:
+    from .state import State
 
 BANNER_SECONDS = 2.0
 

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from .errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 def run(command: Sequence[str], *, stdin: str | None = None, check: bool = True) -> str:
@@ -16,7 +19,7 @@ def run(command: Sequence[str], *, stdin: str | None = None, check: bool = True)
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError as exc:
-        raise LabError(f"'{command[0]}' is not installed. Run: make system-packages") from exc
+        raise LabError(f"'{command[0]}' is not installed. `tools/lab up` names the package that brings it.") from exc
     if check and done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
         raise LabError(f"`{' '.join(command)}` failed with exit code {done.returncode}: {'; '.join(said[-5:])}")

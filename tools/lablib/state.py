@@ -11,13 +11,17 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import paths
 from .errors import LabError
-from .progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .progress import Progress
 
 VERSION = 1
 LOCK_SECONDS = 900
@@ -59,17 +63,14 @@ class State:
         """Write the state so that a reader sees the old or the new one, never half of it."""
         with self._guard:
             document = {
-                key: value
-                for key, value in (
-                    ("version", self.version),
-                    ("boot_id", self.boot_id),
-                    ("release", self.release),
-                    ("tree", self.tree),
-                    ("sites", self.sites),
-                    ("hosts", {name: asdict(host) for name, host in dict(self.hosts).items()}),
-                    ("sysctls", self.sysctls),
-                    ("made_netns_directory", self.made_netns_directory),
-                )
+                "version": self.version,
+                "boot_id": self.boot_id,
+                "release": self.release,
+                "tree": self.tree,
+                "sites": self.sites,
+                "hosts": {name: asdict(host) for name, host in dict(self.hosts).items()},
+                "sysctls": self.sysctls,
+                "made_netns_directory": self.made_netns_directory,
             }
             paths.RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
             temporary = paths.STATE.with_suffix(".new")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import disk, hosts, machine, network, paths, processes, topology
+from . import disk, hosts, machine, network, paths, processes, shell, topology
 from . import state as states
 from .errors import LabError
-from .progress import Progress
 from .state import HostState, State
+
+if TYPE_CHECKING:
+    from .progress import Progress
 
 
 def host_of(name: str) -> topology.Host:
@@ -32,11 +35,12 @@ def down(*, progress: Progress) -> None:
         _unmount()
         processes.remove_cgroups(processes.cgroups())
         machine.restore_limits(state=state)
+        held = set(processes.wait_gone([found.process for found in foreign], seconds=1))
         left = leftovers(state=state, names=names)
         left += [
             f"process {found.process.pid} ({found.command}) is not the lab's but holds the network of {found.host}"
             for found in foreign
-            if processes.alive(found.process)
+            if found.process in held
         ]
         if left:
             raise LabError("The lab is down, but this is left:\n" + "\n".join(f"  {item}" for item in left))
@@ -61,8 +65,6 @@ def _guess() -> State:
 
 
 def _unmount() -> None:
-    from . import shell
-
     for point in reversed(disk.mount_points()):
         if Path(point).is_relative_to(paths.RUN):
             shell.run(["umount", point])
