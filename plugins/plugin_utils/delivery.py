@@ -176,7 +176,7 @@ def _activate(*, order: Order, bundle: Bundle, shown: dict[str, Any], held: int,
     if order.dry_run:
         message = f"would activate generation {held}, {order.deadman_seconds} s to be confirmed"
         return SiteResult(site=site, ok=True, changed=True, message=message, receipt=shown)
-    return _result(site=site, receipt={**shown, **ask("activate", str(held), str(order.deadman_seconds))})
+    return _result(site=site, receipt=ask("activate", str(held), str(order.deadman_seconds)))
 
 
 def _confirm(*, order: Order, shown: dict[str, Any], held: int, ask: Ask) -> SiteResult:
