@@ -1,0 +1,28 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every test stands on: the checkout's own Ansible settings, whatever the shell pytest was started from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before anything imports ansible: it reads its settings once.
+os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
+os.environ["ANSIBLE_HOME"] = str(ROOT / ".ansible")
+os.environ["LC_ALL"] = "C.UTF-8"
+os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
+for name in [name for name in os.environ if name.startswith(("ANSIBLE_", "MOLECULE_"))]:
+    if name not in {"ANSIBLE_CONFIG", "ANSIBLE_HOME"}:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
