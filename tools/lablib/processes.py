@@ -86,6 +86,8 @@ def start(*, name: str) -> Process:
     """Boot the host, detached from the caller's session: it outlives this command."""
     command = nspawn_command(name=name)
     environment = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "LANG": "C.UTF-8"}
+    # A gateway sets its own network sysctls; nspawn mounts them read-only in a namespace that it did not make itself.
+    environment["SYSTEMD_NSPAWN_API_VFS_WRITABLE"] = "network"
     if _cgroup_mounts()[1]:
         environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
     if machine.runs_systemd():
