@@ -280,7 +280,8 @@ def _spread(*, work: _Work, before: int) -> None:
         held[index].append(block)
         sites[index] += load.get(block, 0)
         work.owner[block] = index
-        why = f"{now} instances share {len(work.owner)} blocks; {load.get(block, 0)} sites move with it, no address changes"
+        passengers = load.get(block, 0)
+        why = f"{now} instances share {len(work.owner)} blocks; {passengers} sites move with it, no address changes"
         work.note("block-moved", work.grid.text(block), before=old, after=instance_name(index), why=why)
 
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import (
     Allocation,
@@ -20,17 +21,19 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation impor
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError, InputErrors, Problem
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.field_reader import FieldReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock import Lock, lock_text
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock_reader import LockReader
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Plan
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlanFacts
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.placed_reader import PlacedReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_reader import PlanReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_rules import judge_plan
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry import RegistryReader, SiteRow
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry_rules import RegistryRules
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import Timers, site_timers
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import read_yaml
+
+if TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Plan
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlanFacts
 
 __all__ = ["Change", "Fleet", "Instance", "Remote", "Site", "Timers", "load_fleet", "write_lock"]
 
@@ -98,7 +101,7 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def load_fleet(*, plan_file: Path, today: datetime.date | None = None, require_host_keys: bool = True) -> Fleet:
+def load_fleet(*, plan_file: Path, today: date | None = None, require_host_keys: bool = True) -> Fleet:
     """Read and check everything; raise InputErrors with every fault of all three files.
 
     `require_host_keys=False` is for the one command that fetches the keys that are missing.
@@ -109,12 +112,12 @@ def load_fleet(*, plan_file: Path, today: datetime.date | None = None, require_h
     data = _read(file=plan_file, problems=problems, missing="Name the plan with -i: it ends in .fleet.yml.")
     if data is None:
         raise InputErrors(problems)
-    reader = FieldReader(file=shown_plan, problems=problems)
+    reader = PlacedReader(file=shown_plan, problems=problems)
     plan_reader = PlanReader(
         reader=reader, plan_file=plan_file, plan_argument=shown_plan, require_host_keys=require_host_keys
     )
     plan = _read_plan(data=data, shown=shown_plan, plan_reader=plan_reader, reader=reader, problems=problems)
-    facts = plan_reader.facts
+    facts = reader.facts
     rows = _read_registry(
         file=plan_reader.path_of("registry"),
         shown_plan=shown_plan,
@@ -125,7 +128,7 @@ def load_fleet(*, plan_file: Path, today: datetime.date | None = None, require_h
     lock, lock_on_disk = _read_lock(file=plan_reader.path_of("lock"), facts=facts, problems=problems)
     if problems or plan is None or lock is None:
         raise InputErrors(problems)
-    day = (today or datetime.datetime.now(tz=datetime.UTC).date()).isoformat()
+    day = (today or datetime.now(tz=UTC).date()).isoformat()
     try:
         allocation = allocate(
             lock=lock, site_ids=[row.id for row in rows], instances=plan.tunnels.instances.count, today=day
@@ -162,7 +165,7 @@ def _read(*, file: Path, problems: list[Problem], missing: str) -> bytes | None:
 
 
 def _read_plan(
-    *, data: bytes, shown: str, plan_reader: PlanReader, reader: FieldReader, problems: list[Problem]
+    *, data: bytes, shown: str, plan_reader: PlanReader, reader: PlacedReader, problems: list[Problem]
 ) -> Plan | None:
     try:
         text = data.decode("utf-8-sig")
@@ -178,7 +181,7 @@ def _read_plan(
             problems.append(Problem(shown, 0, "", "", "the plan is empty.", "Start from the example inventory."))
         return None
     plan = plan_reader.read(root=root)
-    judge_plan(facts=plan_reader.facts, reader=reader)
+    judge_plan(facts=reader.facts, reader=reader)
     return plan
 
 

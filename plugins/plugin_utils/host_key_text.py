@@ -16,13 +16,13 @@ KNOWN_TYPES = (
     "ssh-rsa",
 )
 _LENGTH_BYTES = 4
-_ED25519_BLOB_BYTES = 51
+_ED25519_BYTES = 51
 
 
 def host_key_fault(*, text: str) -> str | None:
     """Return what is wrong with a host key, in words that fit behind "host key", or None."""
     words = text.split()
-    if len(words) < 2:  # noqa: PLR2004 - type and key
+    if len(words) < 2:
         return "has no two words, a type and a key"
     kind, encoded = words[0], words[1]
     if kind not in KNOWN_TYPES:
@@ -35,6 +35,6 @@ def host_key_fault(*, text: str) -> str | None:
     inner = blob[_LENGTH_BYTES : _LENGTH_BYTES + length]
     if inner != kind.encode():
         return f"is damaged: it says '{kind}' but holds something else"
-    if kind == "ssh-ed25519" and len(blob) != _ED25519_BLOB_BYTES:
+    if kind == "ssh-ed25519" and len(blob) != _ED25519_BYTES:
         return "is damaged: it is not as long as an ed25519 key"
     return None

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic
 

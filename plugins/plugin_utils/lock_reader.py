@@ -157,7 +157,8 @@ class LockReader:
                 "block_prefix",
                 str(block_prefix),
                 f"the lock was made for /{block_prefix} blocks, the plan says /{plan_prefix}.",
-                f"Put tunnels.block_prefix back to {block_prefix}; or delete the lock, and every site gets a new address.",
+                f"Put tunnels.block_prefix back to {block_prefix}; or delete the lock, "
+                "and every site gets a new address.",
             )
 
     def _judge(self, lock: Lock) -> None:

@@ -8,63 +8,47 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.field_reader import FieldReader
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_text import host_key_fault
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateways_reader import GatewaysReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import (
-    Gateway,
     Inside,
-    Instances,
-    Keepalive,
-    KeyType,
-    Nic,
     OutOfBand,
     Plan,
     Policies,
     Ssh,
     Transport,
-    TunnelMode,
-    Tunnels,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import (
-    PlacedAddress,
-    PlacedInterface,
-    PlacedNetwork,
-    PlacedNumber,
-    PlanFacts,
-)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedNetwork
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tunnels_reader import read_tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ipaddress import IPv4Address, IPv4Network
+    from ipaddress import IPv4Network
 
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.placed_reader import PlacedReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import Node
 
 PLUGIN = "spokewright.fleet.fleet"
 # Keys of Ansible's own Constructable, served by the inventory plugin. `groups` is ours, so theirs is not offered.
-CONSTRUCTED_KEYS = ("compose", "keyed_groups", "strict")
-MAX_INSTANCES = 64
-_MODES = ("single",)
-_KEY_TYPES = ("p256", "ed25519")
+CONSTRUCTED_KEYS = ("compose", "keyed_groups", "leading_separator", "strict")
 _ANY_TEXT = re.compile(r"[^\x00-\x1f]+")
 
 
 class PlanReader:
     """Reads one plan. Sections are read in the order in which they need each other."""
 
-    def __init__(self, *, reader: FieldReader, plan_file: Path, plan_argument: str, require_host_keys: bool) -> None:
+    def __init__(self, *, reader: PlacedReader, plan_file: Path, plan_argument: str, require_host_keys: bool) -> None:
         self._reader = reader
         self._plan_file = plan_file
         self._plan_argument = plan_argument
         self._require_host_keys = require_host_keys
-        self.facts = PlanFacts()
 
     def read(self, *, root: Node) -> Plan | None:
         """Return the plan, or None when some value of it is missing or bad."""
         reader = self._reader
-        self.facts.root = root
+        self._reader.facts.root = root
         top = reader.section(
             root,
             required=(
@@ -82,8 +66,10 @@ class PlanReader:
         oob = self._oob(top.get("oob"))
         inside = self._inside(top.get("inside"))
         transports = self._transports(top.get("transports"))
-        gateways = self._gateways(top.get("gateways"))
-        tunnels = self._tunnels(top.get("tunnels"), gateways=gateways)
+        gateways = GatewaysReader(
+            reader=reader, plan_argument=self._plan_argument, require_host_keys=self._require_host_keys
+        ).read(top.get("gateways"))
+        tunnels = read_tunnels(reader=reader, node=top.get("tunnels"), gateways=gateways)
         site_networks = self._site_networks(top.get("site_networks"))
         policies = self._policies(top.get("policies"))
         registry = self._path(top.get("registry"))
@@ -124,7 +110,7 @@ class PlanReader:
 
     def path_of(self, key: str) -> Path | None:
         """Return a path of the plan even where the plan as a whole is bad, without noting anything."""
-        node = None if self.facts.root is None else self.facts.root.entries.get(key)
+        node = None if self._reader.facts.root is None else self._reader.facts.root.entries.get(key)
         return None if node is None or not node.text.strip() else self._absolute(node.text)
 
     def _absolute(self, text: str) -> Path:
@@ -153,8 +139,8 @@ class PlanReader:
                 found.append(name)
         if len(found) != len(items):
             return None
-        self.facts.groups = tuple(found)
-        return self.facts.groups
+        self._reader.facts.groups = tuple(found)
+        return self._reader.facts.groups
 
     def _ssh(self, node: Node | None) -> Ssh | None:
         entries = self._reader.section(node, required=("private_key_file",), optional=("user", "port"))
@@ -168,38 +154,17 @@ class PlanReader:
         port: int | None = 22
         if "port" in entries:
             port = self._reader.integer(entries["port"], low=1, high=65535)
-        self.facts.ssh_user, self.facts.ssh_port = user, port
+        self._reader.facts.ssh_user, self._reader.facts.ssh_port = user, port
         if private_key_file is None or user is None or port is None:
             return None
         return Ssh(user=user, port=port, private_key_file=private_key_file)
-
-    def _network(self, node: Node | None, *, home: str = "") -> IPv4Network | None:
-        network = self._reader.network(node)
-        if network is not None and node is not None:
-            placed = PlacedNetwork(network, node)
-            self.facts.networks.append(placed)
-            if home:
-                self.facts.homes[home] = placed
-        return network
-
-    def _address(self, node: Node | None, *, home: str, owner: str) -> IPv4Address | None:
-        address = self._reader.address(node)
-        if address is not None and node is not None:
-            self.facts.addresses.append(PlacedAddress(address, home, owner, node))
-        return address
-
-    def _vrrp_id(self, node: Node | None) -> int | None:
-        number = self._reader.integer(node, low=1, high=255)
-        if number is not None and node is not None:
-            self.facts.vrrp_ids.append(PlacedNumber(number, node))
-        return number
 
     def _oob(self, node: Node | None) -> OutOfBand | None:
         entries = self._reader.section(node, required=("network", "vrrp_id"))
         if entries is None:
             return None
-        network = self._network(entries.get("network"), home="oob")
-        vrrp_id = self._vrrp_id(entries.get("vrrp_id"))
+        network = self._reader.placed_network(entries.get("network"), home="oob")
+        vrrp_id = self._reader.vrrp_id(entries.get("vrrp_id"))
         if network is None or vrrp_id is None:
             return None
         return OutOfBand(network=network, vrrp_id=vrrp_id)
@@ -210,10 +175,10 @@ class PlanReader:
         )
         if entries is None:
             return None
-        network = self._network(entries.get("network"), home="inside")
-        vip = self._address(entries.get("vip"), home="inside", owner="the inside VIP")
-        vrrp_id = self._vrrp_id(entries.get("vrrp_id"))
-        next_hop = self._address(entries.get("core_next_hop"), home="inside", owner="the core router")
+        network = self._reader.placed_network(entries.get("network"), home="inside")
+        vip = self._reader.placed_address(entries.get("vip"), home="inside", owner="the inside VIP")
+        vrrp_id = self._reader.vrrp_id(entries.get("vrrp_id"))
+        next_hop = self._reader.placed_address(entries.get("core_next_hop"), home="inside", owner="the core router")
         core: list[IPv4Network | None] = [network]
         if "core_networks" in entries:
             items = self._reader.items(entries["core_networks"], of="networks behind the core router")
@@ -232,7 +197,7 @@ class PlanReader:
     def _core_network(self, node: Node, *, inside: IPv4Network | None) -> IPv4Network | None:
         network = self._reader.network(node)
         if network is not None and network != inside:
-            self.facts.networks.append(PlacedNetwork(network, node))
+            self._reader.facts.networks.append(PlacedNetwork(network, node))
         return network
 
     def _transports(self, node: Node | None) -> tuple[Transport, ...] | None:
@@ -258,202 +223,32 @@ class PlanReader:
             else:
                 seen.append(name)
             found.append(self._transport(entries, name=name or item.path))
-        self.facts.transport_names = tuple(seen) if all_named else None
+        self._reader.facts.transport_names = tuple(seen) if all_named else None
         good = tuple(one for one in found if one is not None)
         return good if len(good) == len(found) else None
 
     def _transport(self, entries: Mapping[str, Node], *, name: str) -> Transport | None:
         home = f"transports.{name}"
-        network = self._network(entries.get("network"), home=home)
-        vip = self._address(entries.get("vip"), home=home, owner=f"the VIP of {name}")
-        vrrp_id = self._vrrp_id(entries.get("vrrp_id"))
-        next_hop = self._address(entries.get("next_hop"), home=home, owner=f"the next hop of {name}")
+        network = self._reader.placed_network(entries.get("network"), home=home)
+        vip = self._reader.placed_address(entries.get("vip"), home=home, owner=f"the VIP of {name}")
+        vrrp_id = self._reader.vrrp_id(entries.get("vrrp_id"))
+        next_hop = self._reader.placed_address(entries.get("next_hop"), home=home, owner=f"the next hop of {name}")
         if network is None or vip is None or vrrp_id is None:
             return None
         return Transport(name=name, network=network, vip=vip, vrrp_id=vrrp_id, next_hop=next_hop)
-
-    def _gateways(self, node: Node | None) -> tuple[Gateway, ...] | None:
-        if node is None:
-            return None
-        if node.kind != "mapping":
-            self._reader.section(node, required=("NAME-OF-GATEWAY",))
-            return None
-        if len(node.entries) != 2:  # noqa: PLR2004 - a pair
-            self._reader.fault(
-                node,
-                f"names {len(node.entries)} gateways, a fleet has exactly two.",
-                "Describe the pair: one owner, one standby.",
-            )
-        found = [self._gateway(name=name, node=entry) for name, entry in node.entries.items()]
-        self.facts.gateway_names = tuple(node.entries)
-        good = tuple(one for one in found if one is not None)
-        return good if len(good) == len(found) else None
-
-    def _gateway(self, *, name: str, node: Node) -> Gateway | None:
-        reader = self._reader
-        groups = self.facts.groups or ()
-        if not names.LABEL.fullmatch(name):
-            reader.fault(node, f"'{name}' is no host name.", names.LABEL_RULE)
-        elif name in names.RESERVED_HOSTS or names.reserved_group(name) or name in groups:
-            reader.fault(node, f"'{name}' is the name of a group too.", "Rename the gateway.")
-        required = ("cores", "oob", "inside", "transports")
-        entries = reader.section(node, required=required, optional=("host_key",))
-        if entries is None:
-            return None
-        host_key = self._host_key(entries, name=name, node=node)
-        cores = reader.integer(entries.get("cores"), low=1, high=1024)
-        oob = self._nic(entries.get("oob"), gateway=name, home="oob")
-        inside = self._nic(entries.get("inside"), gateway=name, home="inside")
-        nics = self._transport_nics(entries.get("transports"), gateway=name)
-        if host_key is None or cores is None or oob is None or inside is None or nics is None:
-            return None
-        return Gateway(name=name, host_key=host_key, cores=cores, oob=oob, inside=inside, transports=nics)
-
-    def _host_key(self, entries: Mapping[str, Node], *, name: str, node: Node) -> str | None:
-        written = entries.get("host_key")
-        if written is None or not written.text.strip():
-            if not self._require_host_keys:
-                return ""
-            place = written or node
-            self._reader.fault(
-                place,
-                f"gateway {name} has no host key.",
-                f"Collect it: tools/fleet hostkeys collect -i {self._plan_argument} --write",
-            )
-            return None
-        text = " ".join(written.text.split())
-        fault = host_key_fault(text=text)
-        if fault is not None:
-            self._reader.fault(
-                written, f"the host key {fault}.", "Copy /etc/ssh/ssh_host_ed25519_key.pub of that host."
-            )
-            return None
-        return text
-
-    def _nic(self, node: Node | None, *, gateway: str, home: str) -> Nic | None:
-        entries = self._reader.section(node, required=("interface", "address"))
-        if entries is None:
-            return None
-        interface = self._reader.matching(
-            entries.get("interface"), pattern=names.INTERFACE, what="interface name", remedy=names.INTERFACE_RULE
-        )
-        if interface is not None:
-            self.facts.interfaces.append(PlacedInterface(gateway, interface, entries["interface"]))
-        address = self._address(entries.get("address"), home=home, owner=gateway)
-        if interface is None or address is None:
-            return None
-        return Nic(interface=interface, address=address)
-
-    def _transport_nics(self, node: Node | None, *, gateway: str) -> Mapping[str, Nic] | None:
-        if node is None:
-            return None
-        wanted = self.facts.transport_names
-        entries = self._reader.section(node, required=node.entries if wanted is None else wanted)
-        if entries is None:
-            return None
-        nics: dict[str, Nic] = {}
-        for name, entry in entries.items():
-            nic = self._nic(entry, gateway=gateway, home=f"transports.{name}")
-            if nic is not None:
-                nics[name] = nic
-        # In the plan's order of preference, however the gateway lists them.
-        return {name: nics[name] for name in wanted} if wanted is not None and set(nics) == set(wanted) else None
-
-    def _tunnels(self, node: Node | None, *, gateways: tuple[Gateway, ...] | None) -> Tunnels | None:
-        reader = self._reader
-        entries = reader.section(
-            node,
-            required=("network",),
-            optional=("mode", "block_prefix", "second_network", "keepalive", "instances", "key_type"),
-        )
-        if entries is None:
-            return None
-        mode = reader.choice(entries["mode"], allowed=_MODES) if "mode" in entries else "single"
-        network = self._network(entries.get("network"))
-        second = self._network(entries.get("second_network"))
-        block_prefix = reader.integer(entries["block_prefix"], low=1, high=30) if "block_prefix" in entries else 28
-        key_type = reader.choice(entries["key_type"], allowed=_KEY_TYPES) if "key_type" in entries else "p256"
-        keepalive = self._keepalive(entries.get("keepalive"))
-        instances = self._instances(entries.get("instances"), gateways=gateways)
-        self.facts.tunnel_network, self.facts.block_prefix = network, block_prefix
-        if (
-            mode is None
-            or network is None
-            or block_prefix is None
-            or key_type is None
-            or keepalive is None
-            or instances is None
-            or (second is None and "second_network" in entries)
-        ):
-            return None
-        return Tunnels(
-            mode=cast("TunnelMode", mode),
-            network=network,
-            block_prefix=block_prefix,
-            second_network=second,
-            keepalive=keepalive,
-            instances=instances,
-            key_type=cast("KeyType", key_type),
-        )
-
-    def _keepalive(self, node: Node | None) -> Keepalive | None:
-        if node is None:
-            return Keepalive(interval=2, timeout=6)
-        entries = self._reader.section(node, required=("interval", "timeout"))
-        if entries is None:
-            return None
-        interval = self._reader.integer(entries.get("interval"), low=1, high=3600)
-        timeout = self._reader.integer(entries.get("timeout"), low=2, high=7200)
-        if interval is None or timeout is None:
-            return None
-        if timeout < 2 * interval:
-            self._reader.fault(
-                entries["timeout"],
-                f"{timeout} is less than twice the interval of {interval}: one lost ping would end a tunnel.",
-                f"Write {3 * interval}, or at least {2 * interval}.",
-            )
-        return Keepalive(interval=interval, timeout=timeout)
-
-    def _instances(self, node: Node | None, *, gateways: tuple[Gateway, ...] | None) -> Instances | None:
-        reader = self._reader
-        entries = {} if node is None else reader.section(node, required=(), optional=("count", "base_port"))
-        if entries is None:
-            return None
-        count: int | None = None
-        written = entries.get("count")
-        if written is None or written.text == "auto":
-            if gateways:
-                count = min(MAX_INSTANCES, *(gateway.cores for gateway in gateways))
-        elif written.kind == "text":
-            reader.fault(
-                written, f"'{written.text}' is neither a number nor auto.", f"Write 1 to {MAX_INSTANCES}, or auto."
-            )
-        else:
-            count = reader.integer(written, low=1, high=MAX_INSTANCES)
-        base_port = reader.integer(entries["base_port"], low=1, high=65535) if "base_port" in entries else 1194
-        self.facts.instance_count = count
-        if count is None or base_port is None:
-            return None
-        if base_port + count - 1 > 65535:  # noqa: PLR2004 - the last UDP port
-            place = entries.get("base_port", node)
-            if place is not None:
-                reader.fault(
-                    place,
-                    f"{count} instances from port {base_port} on end at {base_port + count - 1}, the last port is 65535.",
-                    f"Write at most {65536 - count}.",
-                )
-        return Instances(count=count, base_port=base_port)
 
     def _site_networks(self, node: Node | None) -> tuple[IPv4Network, ...] | None:
         items = self._reader.items(node, of="networks that hold every site's LANs")
         if items is None:
             return None
-        found = [self._network(item) for item in items]
+        found = [self._reader.placed_network(item) for item in items]
         good = tuple(one for one in found if one is not None)
         if len(good) != len(items):
             return None
         paths = {item.path for item in items}
-        self.facts.site_networks = tuple(placed for placed in self.facts.networks if placed.node.path in paths)
+        self._reader.facts.site_networks = tuple(
+            placed for placed in self._reader.facts.networks if placed.node.path in paths
+        )
         return good
 
     def _policies(self, node: Node | None) -> Policies | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedAddress, PlanFacts
 
 _SMALLEST_SHARED_PREFIX = 30
+_PAIR = 2
 
 
 def judge_plan(*, facts: PlanFacts, reader: FieldReader) -> None:
@@ -39,7 +40,8 @@ def _tunnel_network(facts: PlanFacts, reader: FieldReader) -> None:
     if second is not None and second.network.prefixlen != network.prefixlen:
         reader.fault(
             second.node,
-            f"is a /{second.network.prefixlen}, tunnels.network a /{network.prefixlen}: a site has the same offset in both.",
+            f"is a /{second.network.prefixlen}, tunnels.network a /{network.prefixlen}: "
+            "a site has the same offset in both.",
             f"Make it a /{network.prefixlen}.",
         )
     if block_prefix is None:
@@ -135,14 +137,14 @@ def _interfaces(facts: PlanFacts, reader: FieldReader) -> None:
 
 def _address_order(facts: PlanFacts, reader: FieldReader) -> None:
     """Equal VRRP priorities are settled by the higher address: it must be the same gateway on every network."""
-    if len(facts.gateway_names) != 2:  # noqa: PLR2004 - a pair
+    if len(facts.gateway_names) != _PAIR:
         return
     one, other = facts.gateway_names
     pairs: dict[str, dict[str, PlacedAddress]] = {}
     for placed in facts.addresses:
         if placed.owner in facts.gateway_names:
             pairs.setdefault(placed.home, {})[placed.owner] = placed
-    complete = {home: pair for home, pair in pairs.items() if len(pair) == 2}  # noqa: PLR2004 - a pair
+    complete = {home: pair for home, pair in pairs.items() if len(pair) == _PAIR}
     higher = {home: pair[one].address < pair[other].address for home, pair in complete.items()}
     if len(set(higher.values())) <= 1:
         return
@@ -153,7 +155,7 @@ def _address_order(facts: PlanFacts, reader: FieldReader) -> None:
         winner, loser = (one, other) if not higher[home] else (other, one)
         reader.fault(
             pair[winner].node,
-            f"{pair[winner].address} of {winner} is higher than {pair[loser].address} of {loser}, on {reference} it is the other "
-            "way round: both would give way when a split of the pair heals.",
+            f"{pair[winner].address} of {winner} is higher than {pair[loser].address} of {loser}, on {reference} "
+            "it is the other way round: both would give way when a split of the pair heals.",
             f"Give {loser} the higher address on {home}, as on {reference}.",
         )

@@ -106,7 +106,8 @@ class RegistryRules:
                     lan.line,
                     "lan",
                     lan.text,
-                    f"{lan.text} overlaps {hit.network}, {hit.node.path} of the plan ({self._plan_file}:{hit.node.line}).",
+                    f"{lan.text} overlaps {hit.network}, {hit.node.path} of the plan "
+                    f"({self._plan_file}:{hit.node.line}).",
                     "A site's LAN needs a range of its own.",
                 )
             elif homes is not None and not any(lan.span.within(home) for home in homes):

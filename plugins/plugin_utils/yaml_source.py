@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import yaml
+
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Problem
 
 Kind = Literal["mapping", "list", "text", "integer", "number", "boolean", "nothing"]
