@@ -100,7 +100,8 @@ def lans(*, text: str) -> dict[str, list[str]]:
         for entry in _parse(text):
             for lan in entry["lan"].split():
                 with contextlib.suppress(ValueError):
-                    found.setdefault(entry["id"], []).append(str(ipaddress.IPv4Network(lan)))
+                    prefix = str(ipaddress.IPv4Network(lan))
+                    found.setdefault(entry["id"], []).append(prefix)
     return found
 
 
