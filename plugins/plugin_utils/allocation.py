@@ -18,6 +18,7 @@ Block 0 belongs to the gateways, the last address of the network to nobody.
 from __future__ import annotations
 
 import heapq
+import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +35,9 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+
+MAX_INSTANCES = 64
+_INSTANCE = re.compile(r"tun(0|[1-9][0-9]?)")
 
 ChangeKind = Literal[
     "site-added",
@@ -83,8 +87,8 @@ def instance_name(index: int) -> str:
 
 def instance_index(name: str) -> int | None:
     """Return the index in an instance's name, None when it is no such name."""
-    digits = name.removeprefix("tun")
-    return int(digits) if name.startswith("tun") and digits.isascii() and digits.isdigit() else None
+    found = _INSTANCE.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)

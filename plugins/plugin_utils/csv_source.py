@@ -91,18 +91,21 @@ class CsvSource:
         if fields is None:
             return None
         faults = len(self._problems)
+        missing = [name for name in self._columns if name not in fields]
         for name in dict.fromkeys(fields):
             if name not in self._columns:
-                guess = closest(word=name.lower(), known=self._columns) or f"Known: {listing(self._columns)}."
-                self._fault(line, name, name, f"'{name}' is no column of a registry.", guess)
+                guess = closest(word=name.lower(), known=missing)
+                remedy = guess or f"Known: {listing(self._columns)}."
+                self._fault(line, name, name, f"'{name}' is no column of a registry.", remedy)
+                # One misspelt column is one fault, not an unknown and a missing one.
+                missing = [column for column in missing if f"'{column}'" not in guess]
             elif fields.count(name) > 1:
                 self._fault(
                     line, name, name, f"the column '{name}' stands there {fields.count(name)} times.", "Keep one."
                 )
-        for name in self._columns:
-            if name not in fields:
-                remedy = f"The header is {','.join(self._columns)}"
-                self._fault(line, name, "", f"the column '{name}' is missing.", remedy)
+        for name in missing:
+            remedy = f"The header is {','.join(self._columns)}"
+            self._fault(line, name, "", f"the column '{name}' is missing.", remedy)
         return None if len(self._problems) > faults else [fields.index(name) for name in self._columns]
 
     def _fields(self, *, line: int, text: str) -> list[str] | None:

@@ -66,7 +66,9 @@ class FieldReader:
             return None
         if node.kind != "mapping":
             self.fault(
-                node, f"is {self._kind(node)}, not a mapping.", f"Write it with the keys {listing(sorted(required))}."
+                node,
+                f"{'' if node.path else 'the plan '}is {self._kind(node)}, not a mapping.",
+                f"Write it with the keys {listing(sorted(required))}.",
             )
             return None
         known = [*required, *optional]
@@ -88,10 +90,10 @@ class FieldReader:
         if node is None:
             return None
         if node.kind != "list":
-            self.fault(node, f"is {self._kind(node)}, not a list.", f"Write a list of {of} in square brackets.")
+            self.fault(node, f"is {self._kind(node)}, not a list.", f"Write a list in square brackets: {of}.")
             return None
         if len(node.items) < least:
-            self.fault(node, "is an empty list.", f"Name at least one of {of}.")
+            self.fault(node, "is an empty list.", f"Name at least one: {of}.")
             return None
         return node.items
 
@@ -126,9 +128,12 @@ class FieldReader:
         if node is None or value is None:
             return None
         if value not in allowed:
-            self.fault(
-                node, f"'{value}' is not one of {listing(allowed)}.", closest(word=value, known=allowed) or "Pick one."
-            )
+            if len(allowed) == 1:
+                (only,) = allowed
+                self.fault(node, f"'{value}' is not {only}, the only choice.", f"Write {only}.")
+                return None
+            remedy = closest(word=value, known=allowed) or "Pick one."
+            self.fault(node, f"'{value}' is not one of {listing(allowed)}.", remedy)
             return None
         return value
 

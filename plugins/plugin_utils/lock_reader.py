@@ -12,7 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.addresses import address_number
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import Grid, instance_index
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import MAX_INSTANCES, Grid, instance_index
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Problem
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock import VERSION, Lock, Tombstone
 
@@ -54,7 +54,7 @@ class LockReader:
         network = document.get("network")
         block_prefix = document.get("block_prefix")
         instances = document.get("instances", 0)
-        if not isinstance(network, str) or not isinstance(block_prefix, int) or not isinstance(instances, int):
+        if not isinstance(network, str) or not isinstance(block_prefix, int) or not _is_count(instances):
             self._fault(
                 "", "network", "", "network, block_prefix or instances is missing or of the wrong type.", _RESTORE
             )
@@ -66,7 +66,7 @@ class LockReader:
         lock = Lock(
             network=network,
             block_prefix=block_prefix,
-            instances=instances,
+            instances=int(str(instances)),
             blocks=self._strings(sections["blocks"], "blocks"),
             sites=self._strings(sections["sites"], "sites"),
             tombstones=self._tombstones(sections["tombstones"]),
@@ -203,6 +203,10 @@ class LockReader:
             elif instance_index(name) is None:
                 self._fault("blocks", block, name, f"'{name}' is no name of an instance (tun0, tun1, ...).", _RESTORE)
         return found
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= MAX_INSTANCES
 
 
 def _is_date(text: str) -> bool:

@@ -75,6 +75,11 @@ class PlanReader:
         registry = self._path(top.get("registry"))
         lock = self._path(top.get("lock"))
         key_store = self._path(top.get("key_store"))
+        if lock is not None and lock == registry:
+            reader.fault(
+                top["lock"], "is the registry itself; writing the lock would destroy it.", "Name another file."
+            )
+            return None
         if (
             name is None
             or groups is None
@@ -220,6 +225,7 @@ class PlanReader:
                 all_named = False
             elif name in seen:
                 self._reader.fault(entries["name"], f"'{name}' is the name of two transports.", "Rename one of them.")
+                all_named, name = False, None
             else:
                 seen.append(name)
             found.append(self._transport(entries, name=name or item.path))

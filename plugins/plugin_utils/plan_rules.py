@@ -145,6 +145,8 @@ def _address_order(facts: PlanFacts, reader: FieldReader) -> None:
         if placed.owner in facts.gateway_names:
             pairs.setdefault(placed.home, {})[placed.owner] = placed
     complete = {home: pair for home, pair in pairs.items() if len(pair) == _PAIR}
+    # Two alike are a fault of their own.
+    complete = {home: pair for home, pair in complete.items() if pair[one].address != pair[other].address}
     higher = {home: pair[one].address < pair[other].address for home, pair in complete.items()}
     if len(set(higher.values())) <= 1:
         return

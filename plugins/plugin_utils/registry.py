@@ -134,11 +134,9 @@ class RegistryReader:
             self._fault("id", site_id, message, names.LABEL_RULE)
         elif site_id in self._facts.gateway_names:
             self._fault("id", site_id, f"'{site_id}' is the name of a gateway.", "Choose another id.")
-        elif (
-            site_id in names.RESERVED_HOSTS
-            or names.reserved_group(site_id)
-            or (self._facts.groups is not None and site_id in self._facts.groups)
-        ):
+        elif site_id in names.RESERVED_HOSTS:
+            self._fault("id", site_id, f"'{site_id}' is a name Ansible keeps for itself.", "Choose another id.")
+        elif names.reserved_group(site_id) or (self._facts.groups is not None and site_id in self._facts.groups):
             self._fault("id", site_id, f"'{site_id}' is the name of a group too.", "Choose another id.")
 
     def _judge_group(self, group: str) -> None:
@@ -179,7 +177,8 @@ class RegistryReader:
             self._fault(
                 "host_key", text, f"the host key {fault}.", "Copy /etc/ssh/ssh_host_ed25519_key.pub of the site."
             )
-        return text
+        # A comment behind the key is nobody's business but the file's.
+        return " ".join(text.split()[:2])
 
     def _lans(self, text: str, site_id: str) -> tuple[Lan, ...]:
         found: list[Lan] = []

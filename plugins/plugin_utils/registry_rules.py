@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry import Lan, SiteRow
 
 _SMALLEST_SHARED_PREFIX = 30
+_ONE_SITE = "Each address may lie in one site only; correct one of the two."
 
 
 class RegistryRules:
@@ -76,21 +77,40 @@ class RegistryRules:
                 )
 
     def _lans_between_sites(self, lans: Sequence[Lan]) -> None:
-        """Sorted by first address, a LAN can only overlap the one before it that reaches furthest."""
-        widest: Lan | None = None
+        """Prefixes are disjoint or one holds the other: in sorted order a stack of those still open finds every pair."""
+        held: dict[int, list[Lan]] = {}
+        holders: list[Lan] = []
+        open_lans: list[Lan] = []
         for lan in sorted(lans, key=lambda lan: (lan.span.first, -lan.span.last, lan.line)):
-            if widest is None or lan.span.first > widest.span.last:
-                widest = lan
+            while open_lans and open_lans[-1].span.last < lan.span.first:
+                open_lans.pop()
+            if open_lans and open_lans[-1].span == lan.span:
+                self._same_lan(lan, open_lans[-1])
                 continue
-            # The later line is the one that was added; the earlier one is where to look.
-            late, early = (lan, widest) if lan.line >= widest.line else (widest, lan)
-            if lan.span == widest.span:
-                message = f"{late.text} is already a LAN of {early.site} in line {early.line}."
-            else:
-                message = f"{late.text} overlaps {early.text} of {early.site} in line {early.line}."
-            self._fault(
-                late.line, "lan", late.text, message, "Each address may lie in one site only; correct one of the two."
-            )
+            if open_lans:
+                holder = open_lans[-1]
+                if id(holder) not in held:
+                    holders.append(holder)
+                held.setdefault(id(holder), []).append(lan)
+            open_lans.append(lan)
+        for holder in holders:
+            self._overlap(holder, held[id(holder)])
+
+    def _same_lan(self, late: Lan, early: Lan) -> None:
+        if late.line == early.line:
+            self._fault(late.line, "lan", late.text, f"{late.text} stands twice in this line.", "Keep one of the two.")
+            return
+        message = f"{late.text} is already a LAN of {early.site} in line {early.line}."
+        self._fault(late.line, "lan", late.text, message, _ONE_SITE)
+
+    def _overlap(self, holder: Lan, inner: Sequence[Lan]) -> None:
+        """One LAN that is too wide is one fault, however many sites it covers."""
+        first = inner[0]
+        # Of two, the later line is the one that was added, the earlier one where to look.
+        late, early = (first, holder) if len(inner) == 1 and first.line > holder.line else (holder, first)
+        more = f" and {len(inner) - 1} more" if len(inner) > 1 else ""
+        message = f"{late.text} overlaps {early.text} of {early.site} in line {early.line}{more}."
+        self._fault(late.line, "lan", late.text, message, _ONE_SITE)
 
     def _lans_against_plan(self, lans: Sequence[Lan]) -> None:
         facts = self._facts

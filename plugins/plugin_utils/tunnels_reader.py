@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import MAX_INSTANCES
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import (
     Gateway,
     Instances,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.placed_reader import PlacedReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import Node
 
-MAX_INSTANCES = 64
 _MODES = ("single",)
 _KEY_TYPES = ("p256", "ed25519")
 _LAST_PORT = 65535

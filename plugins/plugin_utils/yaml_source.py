@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -24,6 +24,16 @@ _KINDS: dict[str, Kind] = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a value then stands in one place, and no document can grow or loop in memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = cast("Any", self).peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias (*name) is not supported here", mark)
+        return super().compose_node(parent, index)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A value of the file: `text` for a scalar as written, `entries` for a mapping, `items` for a list."""
@@ -39,7 +49,7 @@ class Node:
 def read_yaml(*, text: str, file: str, problems: list[Problem]) -> Node | None:
     """Return the one document of `text`, or None when it is no YAML; faults go to `problems`."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
         return None if root is None else _convert(node=root, path="", file=file, problems=problems)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
