@@ -38,6 +38,9 @@ def boot(*, host: topology.Host, state: State, lans: list[str], client_key: str)
     state.save()
     disk.attach(host=host, tree=Path(state.tree))
     disk.authorize(name=host.name, public_key=client_key)
+    network.require_no_namespace(host.name)
+    entry.owns_namespace = True
+    state.save()
     network.plug_in(host=host, lans=lans, cuts=entry.cuts, state=state)
     entry.nspawn = processes.start(name=host.name)
     entry.power = "on"
@@ -116,12 +119,16 @@ def system_state(entry: HostState, *, wait: float | None = None) -> str:
 
 def power_off(*, hosts: list[topology.Host], state: State) -> None:
     """Take the hosts' power away at once: nothing more leaves them, nothing of them answers, the disks stay."""
+    names = [host.name for host in hosts]
     entries = {host.name: state.hosts[host.name] for host in hosts if host.name in state.hosts}
+    entries = {name: entry for name, entry in entries.items() if entry.owns_namespace}
+    hosts = [host for host in hosts if host.name in entries]
     if paths.netns(paths.SWITCH).exists():
         network.mute(hosts)
     processes.power_off(hosts=entries)
     network.unplug(hosts)
-    disk.detach([host.name for host in hosts])
+    disk.detach(names)
     for entry in entries.values():
         entry.power = "off"
+        entry.owns_namespace = False
     state.save()

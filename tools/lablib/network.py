@@ -114,13 +114,16 @@ def lab_routes() -> list[dict[str, Any]]:
     return [route for route in routes if route["dst"] in topology.LAB_RANGES and route.get("metric") == METRIC]
 
 
+def require_no_namespace(name: str) -> None:
+    """A namespace of that name must not be there yet: it would be somebody else's."""
+    if paths.netns(name).exists():
+        raise LabError(
+            f"A network namespace '{name}' exists and is not the lab's. Remove it with: ip netns delete {name}"
+        )
+
+
 def plug_in(*, host: topology.Host, lans: Iterable[str], cuts: dict[str, str], state: State) -> None:
     """Make the host's namespace, its links, addresses and routes; cables that were cut stay cut."""
-    if paths.netns(host.name).exists():
-        raise LabError(
-            f"A network namespace '{host.name}' exists and is not the lab's. "
-            f"Remove it with: ip netns delete {host.name}"
-        )
     _add_namespace(host.name, state=state, sysctls=(f"net.ipv4.ip_forward={int(host.forwards)}",))
     switch = []
     for nic in host.nics:

@@ -40,6 +40,7 @@ class HostState:
     """One host's power, processes and cut cables."""
 
     power: str = "off"
+    owns_namespace: bool = False
     nspawn: Process | None = None
     init: Process | None = None
     cuts: dict[str, str] = field(default_factory=dict)
@@ -107,6 +108,7 @@ def load() -> State | None:
             hosts={
                 name: HostState(
                     power=host["power"],
+                    owns_namespace=host["owns_namespace"],
                     nspawn=_process(host["nspawn"]),
                     init=_process(host["init"]),
                     cuts=dict(host["cuts"]),
@@ -135,7 +137,7 @@ def _open_lock() -> int:
 
 
 def _is_current(handle: int) -> bool:
-    """`down` removes the lock file too: whoever waited for it then holds a file that nobody else sees."""
+    """Without a lab the lock file goes too: whoever waited for it then holds a file that nobody else sees."""
     try:
         there = paths.LOCK.stat()
     except FileNotFoundError:
@@ -172,4 +174,6 @@ def locked(*, verb: str, progress: Progress) -> Iterator[None]:
         os.pwrite(handle, f"tools/lab {verb} (pid {os.getpid()})\n".encode(), 0)
         yield
     finally:
+        if not paths.STATE.exists() and _is_current(handle):
+            paths.LOCK.unlink()
         os.close(handle)

@@ -28,9 +28,9 @@ def down(*, progress: Progress) -> None:
     with states.locked(verb="down", progress=progress):
         state = states.load() or _guess()
         progress.say(f"Taking down {len(state.hosts)} hosts ...")
-        names = set(state.hosts)
+        names = {name for name, entry in state.hosts.items() if entry.owns_namespace}
         foreign = [found for found in processes.scan({*names, paths.SWITCH}) if found.role == "foreign"]
-        hosts.power_off(hosts=[host_of(name) for name in sorted(names)], state=state)
+        hosts.power_off(hosts=[host_of(name) for name in sorted(state.hosts)], state=state)
         network.remove(state=state)
         _unmount()
         processes.remove_cgroups(processes.cgroups())
@@ -45,7 +45,6 @@ def down(*, progress: Progress) -> None:
         if left:
             raise LabError("The lab is down, but this is left:\n" + "\n".join(f"  {item}" for item in left))
         shutil.rmtree(paths.RUN, ignore_errors=True)
-        paths.LOCK.unlink(missing_ok=True)
     progress.say("The lab is down. Nothing is left: no process, namespace, mount, link, route, cgroup or sysctl.")
 
 
@@ -59,7 +58,7 @@ def _guess() -> State:
         release="",
         tree="",
         sites=topology.MAX_SITES,
-        hosts={name: HostState() for name in names},
+        hosts={name: HostState(owns_namespace=True) for name in names},
         made_netns_directory=disk.mounted(paths.NETNS),
     )
 
