@@ -20,7 +20,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test lint unit molecule e2e sanity bench lab-down lock clean venv system ready
+.PHONY: help demo test lint unit molecule e2e sanity bench lab-down docs lock clean venv system ready
 
 help: ## list the commands
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -53,6 +53,9 @@ bench: ready ## benchmarks, each against its alternative, as ratios
 
 lab-down: ## power off the lab and leave nothing of it behind
 	@tools/lab down
+
+docs: venv ## write the variable tables of the role READMEs from their argument_specs
+	@tools/role_docs
 
 lock: venv ## resolve requirements.in anew into requirements.lock
 	@tools/lock
