@@ -125,7 +125,10 @@ def load_fleet(*, plan_file: Path, today: date | None = None, require_host_keys:
         problems=problems,
         require_host_keys=require_host_keys,
     )
-    lock, lock_on_disk = _read_lock(file=plan_reader.path_of("lock"), facts=facts, problems=problems)
+    lock_file = plan_reader.path_of("lock")
+    if lock_file == plan_reader.path_of("registry"):
+        lock_file = None
+    lock, lock_on_disk = _read_lock(file=lock_file, facts=facts, problems=problems)
     if problems or plan is None or lock is None:
         raise InputErrors(problems)
     day = (today or datetime.now(tz=UTC).date()).isoformat()

@@ -77,7 +77,7 @@ class RegistryRules:
                 )
 
     def _lans_between_sites(self, lans: Sequence[Lan]) -> None:
-        """Prefixes are disjoint or one holds the other: in sorted order a stack of those still open finds every pair."""
+        """Prefixes are disjoint or one holds the other: sorted, a stack of those still open finds every pair."""
         held: dict[int, list[Lan]] = {}
         holders: list[Lan] = []
         open_lans: list[Lan] = []
