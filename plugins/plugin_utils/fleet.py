@@ -18,6 +18,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation impor
     allocate,
     instance_index,
     instance_name,
+    release,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError, InputErrors, Problem
@@ -32,6 +33,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import Ti
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import read_yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Plan
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlanFacts
 
@@ -101,10 +104,17 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def load_fleet(*, plan_file: Path, today: date | None = None, require_host_keys: bool = True) -> Fleet:
+def load_fleet(
+    *,
+    plan_file: Path,
+    today: date | None = None,
+    require_host_keys: bool = True,
+    release_sites: Sequence[str] = (),
+) -> Fleet:
     """Read and check everything; raise InputErrors with every fault of all three files.
 
-    `require_host_keys=False` is for the one command that fetches the keys that are missing.
+    `require_host_keys=False` is for the one command that fetches the keys that are missing. `release_sites` are
+    removed sites whose addresses go back to the free ones before anything is allocated.
     """
     plan_file = plan_file.absolute()
     problems: list[Problem] = []
@@ -131,6 +141,8 @@ def load_fleet(*, plan_file: Path, today: date | None = None, require_host_keys:
     lock, lock_on_disk = _read_lock(file=lock_file, facts=facts, problems=problems)
     if problems or plan is None or lock is None:
         raise InputErrors(problems)
+    if release_sites:
+        lock = release(lock=lock, site_ids=release_sites)
     day = (today or datetime.now(tz=UTC).date()).isoformat()
     try:
         allocation = allocate(

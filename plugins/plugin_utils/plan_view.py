@@ -8,8 +8,8 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import lock_text
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import write_lock
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock import lock_text
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import Change
@@ -26,7 +26,7 @@ def lock_texts(*, fleet: Fleet) -> tuple[str, str]:
     """The lock file as it is and as it would be."""
     path = fleet.plan.lock
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    return before, lock_text(fleet.lock)
+    return before, lock_text(lock=fleet.lock)
 
 
 def record(*, fleet: Fleet) -> bool:
@@ -38,7 +38,7 @@ def plan_report(*, fleet: Fleet) -> dict[str, t.Any]:
     """The whole plan as plain data."""
     load = Counter(site.instance for site in fleet.sites)
     return {
-        "fleet": fleet.plan.fleet,
+        "fleet": fleet.plan.name,
         "instances": [
             {"name": one.name, "port": one.port, "blocks": list(one.blocks), "sites": load[one.name]}
             for one in fleet.instances
@@ -52,6 +52,10 @@ def plan_report(*, fleet: Fleet) -> dict[str, t.Any]:
                 "why": change.why,
             }
             for change in fleet.changes
+        ],
+        "tombstones": [
+            {"id": name, "address": stone.address, "removed": stone.removed}
+            for name, stone in sorted(fleet.lock.tombstones.items())
         ],
         "sites": [
             {

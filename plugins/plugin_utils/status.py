@@ -41,7 +41,7 @@ class Sighting:
 
 def sightings_file(fleet: Fleet) -> Path:
     """Where the controller remembers the last sightings: beside the plan, no secret in it, safe to lose."""
-    return fleet.plan_file.parent / "state" / f"{fleet.plan.fleet}.sightings.json"
+    return fleet.plan_file.parent / "state" / f"{fleet.plan.name}.sightings.json"
 
 
 def read_sightings(path: Path) -> dict[str, Sighting]:
@@ -127,7 +127,7 @@ def report(
     problems = pair_problems(fleet=fleet, evidence=evidence)
     total = len(fleet.sites)
     return {
-        "fleet": fleet.plan.fleet,
+        "fleet": fleet.plan.name,
         "summary": {
             "total": total,
             **{verdict.replace(" ", "_"): counts[verdict] for verdict in VERDICTS},

@@ -80,11 +80,17 @@ def plan_table(plan: t.Mapping[str, t.Any]) -> str:
         [
             table(head=["INSTANCE", "PORT", "SITES", "BLOCKS"], rows=instances),
             table(head=["SITE", "GROUP", "ADDRESS", "INSTANCE", "PORT", "TRANSPORTS", "LANS", "WHY"], rows=sites),
+            *([_tombstones(plan["tombstones"])] if plan["tombstones"] else []),
             "\n".join(["Would change in the lock file:", *changes])
             if changes
             else "The lock file is up to date: nothing would change.",
         ]
     )
+
+
+def _tombstones(stones: t.Sequence[t.Mapping[str, str]]) -> str:
+    rows = [[stone["id"], stone["address"], stone["removed"]] for stone in stones]
+    return table(head=["REMOVED SITE", "ADDRESS KEPT", "SINCE"], rows=rows)
 
 
 def _arrow(before: str | None, after: str | None) -> str:

@@ -14,7 +14,7 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from fleetlib import commands
+from fleetlib import commands, hostkeys
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,17 +50,17 @@ def parser() -> argparse.ArgumentParser:
     status = verbs.add_parser("status", parents=[common, shape], help="ask both gateways for a verdict on each site")
     status.set_defaults(run=commands.status)
 
-    hostkeys = verbs.add_parser("hostkeys", help="the pinned host keys").add_subparsers(
+    pinned = verbs.add_parser("hostkeys", help="the pinned host keys").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )
-    collect = hostkeys.add_parser(
+    collect = pinned.add_parser(
         "collect", parents=[common], help="fetch missing host keys over the trusted link and show their fingerprints"
     )
     collect.add_argument("--write", action="store_true", help="write the keys that were missing into the registry")
     collect.add_argument("sites", nargs="*", metavar="SITE", help="only these sites (default: all without a key)")
-    collect.set_defaults(run=commands.hostkeys_collect)
-    pins = hostkeys.add_parser("known-hosts", parents=[common], help="print the pins as a known_hosts file for ssh")
-    pins.set_defaults(run=commands.hostkeys_known_hosts)
+    collect.set_defaults(run=hostkeys.hostkeys_collect)
+    pins = pinned.add_parser("known-hosts", parents=[common], help="print the pins as a known_hosts file for ssh")
+    pins.set_defaults(run=hostkeys.hostkeys_known_hosts)
     return top
 
 

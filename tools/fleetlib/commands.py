@@ -27,7 +27,7 @@ def check(args: argparse.Namespace) -> bool:
     fleet = load_fleet(plan_file=args.plan_file)
     pending = len(fleet.changes)
     data = {
-        "fleet": fleet.plan.fleet,
+        "fleet": fleet.plan.name,
         "valid": True,
         "sites": len(fleet.sites),
         "gateways": [gateway.name for gateway in fleet.plan.gateways],
@@ -46,7 +46,7 @@ def check(args: argparse.Namespace) -> bool:
 
 def plan(args: argparse.Namespace) -> bool:
     """Show where each site goes, and record it when told to."""
-    fleet = load_fleet(plan_file=args.plan_file, release=tuple(args.release))
+    fleet = load_fleet(plan_file=args.plan_file, release_sites=args.release)
     data = plan_report(fleet=fleet)
     _print(args, data, plan_table(data))
     if args.write:
