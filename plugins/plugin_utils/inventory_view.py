@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic
 
 Variables = dict[str, Any]
-
-# The checkout's own command line: plugins/plugin_utils/ lies two levels below its root.
-FLEET_COMMAND = Path(__file__).resolve().parents[2] / "tools" / "fleet"
 
 
 @dataclass(slots=True)
@@ -37,7 +33,7 @@ class InventoryView:
     hosts: dict[str, Variables]
 
 
-def build_view(*, fleet: Fleet, fleet_command: Path = FLEET_COMMAND) -> InventoryView:
+def build_view(*, fleet: Fleet) -> InventoryView:
     """Return the groups and hosts of a fleet."""
     plan = fleet.plan
     groups = {
@@ -47,20 +43,26 @@ def build_view(*, fleet: Fleet, fleet_command: Path = FLEET_COMMAND) -> Inventor
         **{name: Group() for name in plan.groups},
         **{f"instance_{instance.name}": Group() for instance in fleet.instances},
     }
-    connection = _Connection(fleet=fleet, fleet_command=fleet_command)
+    connection = _Connection(fleet=fleet)
     hosts: dict[str, Variables] = {}
     shapes = {gateway.name: _gateway_shape(gateway) for gateway in plan.gateways}
     for gateway in plan.gateways:
         hosts[gateway.name] = {
             **connection.variables(
-                name=gateway.name, address=str(gateway.oob.address), port=plan.ssh.port, user=plan.ssh.user
+                name=gateway.name,
+                address=str(gateway.oob.address),
+                port=plan.ssh.port,
+                user=plan.ssh.user,
+                host_key=gateway.host_key,
             ),
             "fleet_gateway": shapes[gateway.name],
             "fleet_gateway_peers": [shape for name, shape in shapes.items() if name != gateway.name],
         }
     for site in fleet.sites:
         hosts[site.id] = {
-            **connection.variables(name=site.id, address=site.oob_address, port=site.oob_port, user=site.oob_user),
+            **connection.variables(
+                name=site.id, address=site.oob_address, port=site.oob_port, user=site.oob_user, host_key=site.host_key
+            ),
             **_site_variables(site),
         }
         groups[site.group].hosts.append(site.id)
@@ -71,11 +73,9 @@ def build_view(*, fleet: Fleet, fleet_command: Path = FLEET_COMMAND) -> Inventor
 class _Connection:
     """How Ansible's ssh connection reaches a host: by key only, against the pinned host key only."""
 
-    def __init__(self, *, fleet: Fleet, fleet_command: Path) -> None:
+    def __init__(self, *, fleet: Fleet) -> None:
         self._key_file = str(fleet.plan.ssh.private_key_file)
-        command = f"{_ssh_word(fleet_command)} known-hosts --plan {_ssh_word(fleet.plan_file)} %H"
         options = (
-            f"KnownHostsCommand={command}",
             "StrictHostKeyChecking=yes",
             "UserKnownHostsFile=none",
             "GlobalKnownHostsFile=none",
@@ -86,20 +86,16 @@ class _Connection:
         )
         self._arguments = shlex.join(word for option in options for word in ("-o", option))
 
-    def variables(self, *, name: str, address: str, port: int, user: str) -> Variables:
+    def variables(self, *, name: str, address: str, port: int, user: str, host_key: str) -> Variables:
+        # The pin travels with the host: no known_hosts file that could be stale, and a changed registry counts at once.
+        pin = shlex.quote(f"KnownHostsCommand=/bin/echo {name} {' '.join(host_key.split()[:2])}")
         return {
             "ansible_host": address,
             "ansible_port": port,
             "ansible_user": user,
             "ansible_ssh_private_key_file": self._key_file,
-            "ansible_ssh_common_args": f"-o HostKeyAlias={name} {self._arguments}",
+            "ansible_ssh_common_args": f"-o HostKeyAlias={name} -o {pin} {self._arguments}",
         }
-
-
-def _ssh_word(path: Path) -> str:
-    """Quote a path for ssh, which splits the command itself and expands %."""
-    text = str(path).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"' if any(character in text for character in " '\"\t") else text
 
 
 def _fleet_variables(fleet: Fleet) -> Variables:
