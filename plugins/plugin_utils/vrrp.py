@@ -70,7 +70,7 @@ def _member(
         "peers": [str(_nic(peer, nic)["address"]) for peer in peers],
         "vrrp_id": int(net["vrrp_id"]),
         "vip": str(net.get("vip") or ""),
-        # VRRPv3 of keepalived wants an address in every member. The heartbeat's goes nowhere but to the loopback device.
+        # keepalived wants an address in every VRRPv3 member; the heartbeat's stays on the loopback device.
         "token": f"169.254.{int(net['vrrp_id'])}.1",
         "own_carrier": own_carrier,
     }
