@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import InputErrors
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from unit.plugin_utils.fleet_files import HEADER, PLAN, SITES, host_key, site_line, write_fleet
