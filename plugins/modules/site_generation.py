@@ -1,0 +1,125 @@
+#!/usr/bin/python
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: site_generation
+short_description: Look at, stage, activate, confirm or leave a generation on many sites at once
+version_added: 0.1.0
+author:
+  - Spokewright maintainers (@spokewright)
+description:
+  - Talks to all given sites over the out-of-band network at the same time, one SSH connection per site, host keys
+    pinned. A site needs a POSIX shell and no Python.
+  - V(show) asks what a site holds. V(stage) puts the site's bundle beside what it runs, and sends it only when the site
+    does not hold it yet. V(activate) makes it current, restarts the client and arms a dead-man timer. V(confirm)
+    disarms the timer. V(revert) goes back to the generation before.
+  - A site that fails is part of the result, never a failure of the task. Follow it with
+    M(spokewright.fleet.site_verdict), which hands each site its own part.
+  - Use it with C(run_once), in a play for the sites. Keys travel on the standard input of the SSH exchange and nowhere
+    else; the result never holds one.
+options:
+  plan:
+    description: Path of the plan, C(*.fleet.yml).
+    type: path
+    required: true
+  verb:
+    description: What the sites are to do.
+    type: str
+    required: true
+    choices: [show, stage, activate, confirm, revert]
+  sites:
+    description: Ids of the sites. Without it, the hosts that are left in the play.
+    type: list
+    elements: str
+  deadman_seconds:
+    description:
+      - With O(verb=activate), how long a site waits to be confirmed before it goes back by itself.
+      - Without it, what the plan says.
+    type: int
+  workers:
+    description: How many sites are talked to at the same time.
+    type: int
+    default: 32
+attributes:
+  check_mode:
+    description: Only looks at the sites, and says what would travel where, by digest.
+    support: full
+  diff_mode:
+    description: With O(verb=stage), shows the client configuration and the digests of the files before and after.
+    support: full
+requirements:
+  - paramiko >= 3.4, < 6 on the controller
+  - cryptography >= 43 on the controller
+seealso:
+  - module: spokewright.fleet.site_verdict
+  - module: spokewright.fleet.tunnel_gate
+"""
+
+EXAMPLES = r"""
+- name: Stage the new bundles
+  spokewright.fleet.site_generation:
+    plan: "{{ fleet_plan_file }}"
+    verb: stage
+  run_once: true
+  register: staged
+
+- name: Fail the sites that could not be served
+  spokewright.fleet.site_verdict:
+    results: [staged]
+"""
+
+RETURN = r"""
+sites:
+  description: What happened at each site.
+  returned: always
+  type: dict
+  sample:
+    site-0001:
+      ok: true
+      changed: true
+      reason: ""
+      message: staged as generation 2
+      generation: 2
+      digest: 338abfcf1052103fef1bfb577fee0ce4c8f6add4e761f8d91c640e3d0d3f63bc
+      seconds: 0.2
+    site-0002:
+      ok: false
+      changed: false
+      reason: unreachable
+      message: "site-0002: nothing answers at 198.18.1.2:22 within 10 s."
+ok_sites:
+  description: Ids of the sites where it went well.
+  returned: always
+  type: list
+  elements: str
+  sample: [site-0001]
+failed_sites:
+  description: Ids of the other sites.
+  returned: always
+  type: list
+  elements: str
+  sample: [site-0002]
+unsettled_sites:
+  description: With O(verb=stage), ids of the sites that hold the bundle but do not run it confirmed.
+  returned: always
+  type: list
+  elements: str
+  sample: [site-0001]
+openvpn_missing:
+  description: Ids of the sites that have no OpenVPN.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+activated:
+  description: With O(verb=activate), the Unix time on the controller at which the change of a site began.
+  returned: always
+  type: dict
+  sample:
+    site-0001: 1795445718.7
+"""

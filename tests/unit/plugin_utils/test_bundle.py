@@ -1,0 +1,94 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bundles: the same bytes every time, and what a site's configuration must say."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as b
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore, SiteKey
+from delivery_support import site_of
+
+GOLDEN = Path(__file__).parent / "golden" / "client.conf"
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SiteKey:
+    store = KeyStore(path=tmp_path_factory.mktemp("keys") / "store")
+    store.ensure(fleet="lab", key_type="p256", gateways=["gw1"], sites=["site-0001"])
+    return store.site_key(site="site-0001")
+
+
+def test_a_bundle_is_the_same_bytes_every_time(key: SiteKey) -> None:
+    one, two = b.build(site=site_of(), key=key), b.build(site=site_of(), key=key)
+    assert one.archive == two.archive
+    assert one.digest == two.digest
+
+
+def test_the_digest_follows_every_file(key: SiteKey) -> None:
+    one = b.build(site=site_of(), key=key)
+    two = b.build(site=site_of(remotes=[("internet", "198.19.128.1", 1195)]), key=key)
+    assert one.digest != two.digest
+
+
+def test_the_archive_is_sorted_timeless_and_closed(key: SiteKey) -> None:
+    bundle = b.build(site=site_of(), key=key)
+    with tarfile.open(fileobj=io.BytesIO(bundle.archive)) as archive:
+        entries = archive.getmembers()
+        manifest = archive.extractfile("MANIFEST")
+        assert manifest is not None
+        text = manifest.read().decode()
+        for line in text.splitlines():
+            digest, name = line.split("  ")
+            held = archive.extractfile(name)
+            assert held is not None
+            assert hashlib.sha256(held.read()).hexdigest() == digest
+    names = [entry.name for entry in entries]
+    assert names == sorted(names)
+    assert set(names) == {
+        "MANIFEST",
+        "agent.sh",
+        "ca.crt",
+        "client.conf",
+        "psk.key",
+        "site.crt",
+        "site.key",
+        "unit.conf",
+    }
+    assert {(entry.mtime, entry.uid, entry.gid, entry.mode, entry.uname) for entry in entries} == {(0, 0, 0, 0o600, "")}
+    assert hashlib.sha256(text.encode()).hexdigest() == bundle.digest
+
+
+def test_the_configuration_is_the_golden_one() -> None:
+    assert b.render_config(site=site_of()) == GOLDEN.read_text()
+
+
+def test_what_may_be_shown_holds_no_key(key: SiteKey) -> None:
+    shown = "".join(b.render_public(site=site_of()).values()) + repr(b.build(site=site_of(), key=key))
+    for secret in (key.psk, key.identity.private_key):
+        assert not any(line in shown for line in secret.splitlines()[1:-1])
+
+
+def test_the_unit_comes_back_whatever_the_exit_status() -> None:
+    unit = b.render_public(site=site_of())["unit.conf"]
+    assert "\nRestart=always\n" in unit
+    assert unit.index("[Unit]") < unit.index("StartLimitIntervalSec=0") < unit.index("[Service]")
+
+
+def test_the_key_of_another_site_never_gets_in(key: SiteKey) -> None:
+    with pytest.raises(b.BundleError, match="key of site-0001 was about to go into the bundle of site-0002"):
+        b.build(site=site_of(site="site-0002"), key=key)
+
+
+def test_a_template_variable_without_value_is_an_error_that_names_the_site() -> None:
+    site = site_of()
+    del site.timers.hand_window
+    with pytest.raises(b.BundleError, match=r"client.conf.j2 cannot be rendered for site-0001.*hand_window"):
+        b.render_config(site=site)
