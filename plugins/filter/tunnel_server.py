@@ -50,7 +50,7 @@ def tunnel_server_routes(networks: t.Iterable[str]) -> list[str]:
     try:
         found = [ipaddress.IPv4Network(network) for network in networks]
     except ValueError as exc:
-        raise AnsibleFilterError(f"tunnel_server_push_networks: {exc}") from exc
+        raise AnsibleFilterError(f"{exc}: write prefixes as ADDRESS/LENGTH, without host bits") from exc
     return [f"{network.network_address} {network.netmask}" for network in dict.fromkeys(found)]
 
 
