@@ -82,7 +82,12 @@ def machine() -> Machine:
         processes=frozenset(processes),
         cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("**/spokewright*")),
         files=frozenset(path.name for path in Path("/run").iterdir()),
-        sysctls=frozenset(f"{name}={(Path('/proc/sys') / name).read_text('ascii').strip()}" for name in SYSCTLS),
+        # In a container some of them are not to be seen.
+        sysctls=frozenset(
+            f"{name}={path.read_text('ascii').strip()}"
+            for name in SYSCTLS
+            if (path := Path("/proc/sys") / name).exists()
+        ),
     )
 
 
@@ -275,6 +280,43 @@ def test_a_service_restarted_on_one_host_touches_no_other() -> None:
     on("site-0005", "systemctl restart ssh.service")
     assert sshd("site-0005") != site
     assert sshd("gw2") == gateway
+    assert report()["well"]
+
+
+@pytest.mark.usefixtures("up")
+def test_a_host_that_does_not_come_up_is_named_and_the_others_are_up() -> None:
+    ok("kill", "site-0006")
+    init = Path("/run/spokewright-lab/disks/site-0006/upper/usr/lib/systemd/systemd")
+    init.parent.mkdir(parents=True, exist_ok=True)
+    init.write_text("#!/bin/sh\necho the disk is broken\nexit 1\n", "utf-8")
+    init.chmod(0o755)
+    answer = lab("up")
+    assert answer.status == 1
+    assert "error: site-0006 " in answer.output
+    assert "  the disk is broken" in answer.output
+    assert "1 of 11 hosts did not come up: site-0006. Run tools/lab up again." in answer.output
+    assert [entry["name"] for entry in report()["hosts"] if not entry["well"]] == ["site-0006"]
+    init.unlink()
+    ok("up")
+    assert report()["well"]
+
+
+@pytest.mark.usefixtures("up")
+def test_a_full_disk_is_said_with_the_host(before: Machine) -> None:
+    assert before
+    ok("kill", "site-0007")
+    full = "/run/spokewright-lab/disks"
+    run("mount", "-o", "remount,size=1", full)
+    try:
+        fill = subprocess.run(["sh", "-c", f"cat /dev/zero > {full}/fill"], check=False, capture_output=True)
+        assert b"No space left" in fill.stderr
+        answer = lab("up", "--sites", "9")
+        assert answer.status == 1
+        assert "site-0009 did not come up: No space left on device" in answer.output
+    finally:
+        Path(full, "fill").unlink(missing_ok=True)
+        run("mount", "-o", "remount,size=60%", full)
+    ok("up", "--sites", "8")
     assert report()["well"]
 
 

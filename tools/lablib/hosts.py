@@ -127,6 +127,7 @@ def power_off(*, hosts: list[topology.Host], state: State) -> None:
         network.mute(hosts)
     processes.power_off(hosts=entries)
     network.unplug(hosts)
+    processes.remove_traces(names=names)
     disk.detach(names)
     for entry in entries.values():
         entry.power = "off"

@@ -37,6 +37,7 @@ SYSCTLS = {
     "net.ipv4.neigh.default.gc_thresh2": 8192,
     "net.ipv4.neigh.default.gc_thresh3": 16384,
 }
+TUN_DEVICE = Path("/dev/net/tun")
 HOST_BYTES = 30 << 20
 
 
@@ -52,14 +53,13 @@ def require_tools() -> None:
     if missing:
         packages = " ".join(sorted(set(missing.values())))
         raise LabError(f"Not installed: {', '.join(sorted(missing))}. Run: apt-get install --yes {packages}")
-    tun = Path("/dev/net/tun")
     try:
-        present = stat.S_ISCHR(tun.stat().st_mode)
+        present = stat.S_ISCHR(TUN_DEVICE.stat().st_mode)
     except OSError:
         present = False
     if not present:
         raise LabError(
-            "/dev/net/tun is missing: without it no host can have a tunnel. "
+            f"{TUN_DEVICE} is missing: without it no host can have a tunnel. "
             "Run: modprobe tun (in a container: let it have the device 10:200)."
         )
 

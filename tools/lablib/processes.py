@@ -12,12 +12,17 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import machine, paths, shell
 from .errors import LabError
 from .state import HostState, Process
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 STATUS_PIDS = 2  # an init has its number here and the number 1 inside
+NSPAWN_RUN = Path("/run/systemd/nspawn")
 # The caller puts itself into the host's cgroups, then becomes nspawn.
 ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 1; shift; done; shift; exec "$@"'
 
@@ -262,6 +267,25 @@ def power_off(*, hosts: dict[str, HostState]) -> None:
     for name, state in hosts.items():
         state.init = state.nspawn = None
         remove_cgroups(cgroups(name))
+
+
+def remove_traces(*, names: Iterable[str]) -> None:
+    """Remove what nspawn leaves in /run on a machine whose init is not systemd.
+
+    While a host runs its lock is held, so this is for hosts without power and before their disks are detached.
+    """
+    for name in names:
+        with contextlib.suppress(OSError):
+            root = paths.root(name).stat()
+            (NSPAWN_RUN / "locks" / f"inode-{root.st_dev}:{root.st_ino}").unlink(missing_ok=True)
+        for directory in ("propagate", "unix-export"):
+            with contextlib.suppress(OSError):
+                (NSPAWN_RUN / directory / name).rmdir()
+    for empty in (*(NSPAWN_RUN / name for name in ("propagate", "unix-export", "locks")), NSPAWN_RUN):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
+    with contextlib.suppress(OSError):
+        NSPAWN_RUN.parent.rmdir()
 
 
 def remove_cgroups(groups: list[Path]) -> None:

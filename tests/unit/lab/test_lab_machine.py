@@ -38,6 +38,13 @@ def test_missing_tools_are_one_error_with_one_command(monkeypatch: pytest.Monkey
     )
 
 
+def test_a_machine_without_tun_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _tool: "/bin/x")
+    monkeypatch.setattr(machine, "TUN_DEVICE", tmp_path / "tun")
+    with pytest.raises(LabError, match=r"tun is missing: without it no host can have a tunnel\. Run: modprobe tun"):
+        machine.require_tools()
+
+
 def test_a_missing_command_is_no_traceback() -> None:
     with pytest.raises(LabError, match=r"'no-such-command' is not installed"):
         shell.run(["no-such-command"])
