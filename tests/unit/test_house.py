@@ -241,8 +241,8 @@ def task_files() -> list[Path]:
         path
         for path in our_files()
         if path.suffix == ".yml"
-        and relative(path).startswith(("roles/", "playbooks/", "molecule/"))
-        and ({"tasks", "handlers", "playbooks"} & set(path.relative_to(ROOT).parts) or "molecule" in path.parts)
+        and relative(path).startswith(("roles/", "playbooks/"))
+        and {"tasks", "handlers", "playbooks"} & set(path.relative_to(ROOT).parts)
     ]
 
 
