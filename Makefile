@@ -60,9 +60,10 @@ docs: venv ## write the variable tables of the role READMEs from their argument_
 lock: venv ## resolve requirements.in anew into requirements.lock
 	@tools/lock
 
-clean: ## power off the lab, then remove everything that was built: .venv, .cache, .ansible
+clean: ## power off the lab, then remove everything a fresh clone does not have: .venv, caches, the lab's inventory
 	@if [ -x tools/lab ] && [ "$$(id -u)" -eq 0 ]; then tools/lab down; fi
 	@rm -rf .venv .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@git clean -fdxq inventories/lab
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What a target needs first; quick and silent when it is there.
