@@ -1,0 +1,226 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The templates of tunnel_server as a gateway gets them: tried by openvpn, run by the shells there are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import typing as t
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+
+from ansible_collections.spokewright.fleet.plugins.filter.tunnel_server import FilterModule
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+
+ROLE = Path(__file__).parents[3] / "roles/tunnel_server"
+GOOD = "v=1 site=site-0001 kid=0123456789abcdef epoch=3 issued=1795440000"
+SHELLS = [
+    pytest.param(
+        words, marks=pytest.mark.skipif(not shutil.which(words[0]), reason=f"{words[0]} is not installed here")
+    )
+    for words in (["dash"], ["bash", "--posix"], ["busybox", "sh"])
+]
+needs_openvpn = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("openvpn"),
+    reason="needs root and openvpn to start a configuration",
+)
+
+
+def render(name: str, directory: Path, **changed: t.Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROLE / "templates"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - as Ansible renders
+    )
+    environment.filters |= {f"spokewright.fleet.{name}": found for name, found in FilterModule().filters().items()}
+    environment.filters |= {"comment": lambda text: f"# {text}", "quote": lambda text: f"'{text}'"}
+    variables = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8")) | {
+        "ansible_managed": "Ansible managed",
+        "tunnel_server_gateway_name": "gw1",
+        "tunnel_server_network": "10.101.0.0/16",
+        "tunnel_server_push_networks": ["10.200.0.0/24", "10.202.0.0/15"],
+        "__instance": {"name": "tun0", "index": 5, "port": 1194, "device": "tun0"},
+        "__limits": {"max_clients": 2048, "connect_freq_initial": 2048},
+        "__material": str(directory / "material"),
+        "__tunnel_server_cores": 4,
+        "__tunnel_server_crl": str(directory / "crl.pem"),
+        "__tunnel_server_denied_directory": str(directory / "denied"),
+        "__tunnel_server_directory": str(directory),
+        "__tunnel_server_drop_in": "spokewright.conf",
+        "__tunnel_server_helpers": str(directory),
+        "__tunnel_server_openvpn": {"series": "2.6"},
+    }
+    return environment.get_template(name).render(variables | changed)
+
+
+def script(name: str, directory: Path, **changed: t.Any) -> Path:
+    path = directory / name.removesuffix(".j2")
+    path.write_text(render(name, directory, **changed), encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def verify(shell: list[str], directory: Path, payload: str, kind: str = "0", **changed: t.Any) -> tuple[int, str]:
+    metadata = directory / "metadata"
+    metadata.write_text(payload, encoding="ascii")
+    program = script("tunnel-verify.j2", directory, **changed)
+    # No PATH, as OpenVPN calls it: whatever is no builtin would not be found.
+    done = subprocess.run(
+        [shutil.which(shell[0]) or shell[0], *shell[1:], str(program)],
+        env={"metadata_type": kind, "metadata_file": str(metadata), "PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_good_key_is_admitted_without_a_word(shell: list[str], end: str, tmp_path: Path) -> None:
+    (tmp_path / "denied").mkdir()
+    assert verify(shell, tmp_path, GOOD + end) == (0, "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        ("", "the metadata is empty"),
+        ("v=2 site=a kid=0123456789abcdef epoch=1 issued=1", "the metadata's version is not understood"),
+        ("v=1 kid=0123456789abcdef epoch=1 issued=1", "the site's id is not understood"),
+        ("v=1 site=a epoch=1 issued=1", "the key id is not understood"),
+        ("v=1 site=a kid=../../../etc/pwd epoch=1", "the key id is not understood"),
+        ("v=1 site=a kid=0123456789abcde epoch=1", "the key id is not understood"),
+        ("v=1 site=a kid=0123456789abcdef0 epoch=1", "the key id is not understood"),
+        ("v=1 site=a kid=0123456789ABCDEF epoch=1", "the key id is not understood"),
+        ("v=1 site=a kid=0123456789abcdef epoch=x", "the epoch is not understood"),
+        ("v=1 site=a kid=0123456789abcdef epoch=99999999999999999999", "the epoch is not understood"),
+        ("v=1 site=$(reboot) kid=0123456789abcdef epoch=1", "the site's id is not understood"),
+        ("v=1 site=* kid=* epoch=*", "the site's id is not understood"),
+        ('{"site": "a", "kid": "0123456789abcdef"}', "is not understood"),
+    ],
+)
+def test_what_is_not_understood_is_refused(shell: list[str], payload: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "denied").mkdir()
+    code, said = verify(shell, tmp_path, payload)
+    assert (code, why in said) == (1, True), said
+    assert "$(" not in said
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_denied_key_an_old_epoch_and_a_timestamp_key_are_refused(shell: list[str], tmp_path: Path) -> None:
+    (tmp_path / "denied").mkdir()
+    assert "the key carries no metadata of ours" in verify(shell, tmp_path, "12345678", kind="1")[1]
+    assert verify(shell, tmp_path, GOOD, tunnel_server_minimum_epoch=3)[0] == 0
+    assert "older than epoch 4" in verify(shell, tmp_path, GOOD, tunnel_server_minimum_epoch=4)[1]
+    (tmp_path / "denied/0123456789abcdef").touch()
+    assert verify(shell, tmp_path, GOOD) == (
+        1,
+        "tunnel-verify: refused site=site-0001 kid=0123456789abcdef epoch=3: the key is on the list of refused keys\n",
+    )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_without_its_list_it_refuses_everything(shell: list[str], tmp_path: Path) -> None:
+    assert "so no key can be told to be good" in verify(shell, tmp_path, GOOD)[1]
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Path:
+    store = tmp_path / "store"
+    KeyStore(path=store).ensure(fleet="lab", key_type="p256", gateways=["gw1", "gw2"], sites=[])
+    (tmp_path / "tun0/ccd").mkdir(parents=True)
+    (tmp_path / "material").mkdir()
+    shutil.copy(store / "ca.pem", tmp_path / "material/ca.crt")
+    shutil.copy(store / "gateways/gw1/cert.pem", tmp_path / "material/gateway.crt")
+    shutil.copy(store / "gateways/gw1/key.pem", tmp_path / "material/gateway.key")
+    shutil.copy(store / "server-tls-crypt-v2.pem", tmp_path / "material/tls-crypt-v2.key")
+    shutil.copy(store / "crl.pem", tmp_path / "crl.pem")
+    (tmp_path / "tunnel-verify").touch(mode=0o755)
+    return tmp_path
+
+
+def trial(directory: Path, text: str) -> subprocess.CompletedProcess[str]:
+    candidate = directory / "candidate.conf"
+    candidate.write_text(text, encoding="utf-8")
+    program = script("tunnel-trial.j2", directory)
+    return subprocess.run(["sh", str(program), str(candidate)], capture_output=True, text=True, check=False, timeout=30)
+
+
+@needs_openvpn
+def test_the_configuration_passes_its_trial(gateway: Path) -> None:
+    done = trial(gateway, render("instance.conf.j2", gateway))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_openvpn
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("dh none", "dh none\nifconfig-pool-linear", "Unrecognized option"),
+        ("gateway.key", "tls-crypt-v2.key", "Cannot load private key"),
+        ("tls-crypt-v2.key force", "ca.crt force", "tls-crypt-v2"),
+        ("data-ciphers AES-256-GCM", "data-ciphers NONSENSE", "Unsupported cipher"),
+        ("/tun0/ccd", "/tun9/ccd", "No such file or directory"),
+    ],
+)
+def test_a_broken_configuration_fails_its_trial_with_openvpn_s_words(
+    gateway: Path, old: str, new: str, word: str
+) -> None:
+    text = render("instance.conf.j2", gateway)
+    assert old in text
+    done = trial(gateway, text.replace(old, new))
+    assert done.returncode == 1
+    assert "what runs was left as it is" in done.stderr
+    assert word in done.stderr
+
+
+@needs_openvpn
+def test_a_trial_leaves_nothing_behind(gateway: Path) -> None:
+    links = sorted(path.name for path in Path("/sys/class/net").iterdir())
+    trial(gateway, render("instance.conf.j2", gateway))
+    assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == links
+    running = subprocess.run(["pgrep", "-f", str(gateway)], capture_output=True, text=True, check=False)
+    assert running.stdout == ""
+
+
+def test_each_version_gets_what_it_needs(tmp_path: Path) -> None:
+    old = render("instance.conf.j2", tmp_path).splitlines()
+    new = render("instance.conf.j2", tmp_path, __tunnel_server_openvpn={"series": "2.7"}).splitlines()
+    assert {"persist-key", "disable-dco", "multihome"} <= set(old)
+    assert {"persist-key", "disable-dco", "multihome"}.isdisjoint(new)
+    assert "multihome same-interface" in new
+
+
+def test_the_traps_are_stepped_around(tmp_path: Path) -> None:
+    lines = render("instance.conf.j2", tmp_path).splitlines()
+    options = {line.split()[0]: line for line in lines if line and not line.startswith("#")}
+    assert options["server"] == "server 10.101.0.0 255.255.0.0 nopool"
+    assert options["tls-crypt-v2"].endswith(" force-cookie")
+    assert options["connect-freq-initial"] == "connect-freq-initial 2048 10"
+    assert {"ccd-exclusive", "ifconfig-noexec", "route-noexec", "persist-tun", "crl-verify"} <= set(options)
+    assert {"local", "duplicate-cn", "comp-lzo", "ifconfig-pool-persist", "connect-freq", "route"}.isdisjoint(options)
+    assert 'push "route 10.202.0.0 255.254.0.0"' in lines
+
+
+def test_a_further_site_changes_no_daemon_s_configuration(tmp_path: Path) -> None:
+    names = (ROLE / "templates/instance.conf.j2").read_text(encoding="utf-8")
+    assert "tunnel_server_sites" not in names
+    assert "denied_keys" not in names
+    assert "blocks" not in names
+    assert render("instance.conf.j2", tmp_path) == render("instance.conf.j2", tmp_path, tunnel_server_sites=[1, 2])
+
+
+def test_instances_share_the_processors(tmp_path: Path) -> None:
+    lines = render("drop-in.conf.j2", tmp_path).splitlines()
+    assert {"CPUAffinity=1", "Restart=always", "StartLimitIntervalSec=0", "LimitNPROC=infinity"} <= set(lines)
