@@ -1,0 +1,255 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what gateways answer to a verdict, a report and a gate."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, assemble
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import (
+    Sighting,
+    judge_fleet,
+    pair_problems,
+    read_sightings,
+    report,
+    sightings_file,
+    update_sightings,
+    write_sightings,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import plan_table, status_table
+from unit.plugin_utils.fleet_files import write_fleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VIPS = ["10.200.0.1", "192.168.32.1", "203.0.113.1"]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return load_fleet(plan_file=write_fleet(tmp_path))
+
+
+def client(name: str, address: str, **different: Any) -> dict[str, Any]:
+    row = {
+        "common_name": name,
+        "real_address": f"192.168.32.{address.rpartition('.')[2]}:4711",
+        "virtual_address": address,
+        "client_id": 1,
+        "connected_since": 1000,
+        "bytes_received": 10,
+        "bytes_sent": 10,
+        "cipher": "AES-256-GCM",
+    }
+    return {**row, **different}
+
+
+def answer(
+    *, vips: list[str], tun0: list[dict[str, Any]], tun1: list[dict[str, Any]], echoes: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    return {
+        "time": 1010.0,
+        "addresses": ["127.0.0.1", *vips],
+        "instances": [
+            {"name": "tun0", "pid": 7, "version": "OpenVPN 2.6.14", "clients": tun0},
+            {"name": "tun1", "pid": 8, "version": "OpenVPN 2.6.14", "clients": tun1},
+        ],
+        "echoes": list(echoes),
+    }
+
+
+def sessions_of(fleet: Fleet, instance: str) -> list[dict[str, Any]]:
+    return [client(site.id, site.tunnel_address) for site in fleet.sites if site.instance == instance]
+
+
+def healthy(fleet: Fleet) -> dict[str, dict[str, Any] | str]:
+    everyone = tuple(site.tunnel_address for site in fleet.sites)
+    return {
+        "gw1": answer(vips=VIPS, tun0=sessions_of(fleet, "tun0"), tun1=sessions_of(fleet, "tun1"), echoes=everyone),
+        "gw2": answer(vips=[], tun0=[], tun1=[]),
+    }
+
+
+def judged(fleet: Fleet, evidence: Evidence) -> dict[str, str]:
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
+    return {site: verdict.verdict for site, verdict in verdicts.items()}
+
+
+def test_a_healthy_fleet_is_well(fleet: Fleet) -> None:
+    evidence = assemble(fleet=fleet, answers=healthy(fleet))
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
+
+    data = report(fleet=fleet, evidence=evidence, verdicts=verdicts, sightings={})
+
+    assert data["summary"] == {
+        "total": 4,
+        "up": 4,
+        "down": 0,
+        "wrong_address": 0,
+        "wrong_instance": 0,
+        "handshaking": 0,
+        "never_seen": 0,
+        "well": True,
+    }
+    assert data["gateways"][0]["vips"] == VIPS
+    row = data["sites"][0]
+    assert (row["id"], row["group"], row["verdict"], row["gateway"]) == ("site-0001", "canary", "up", "gw1")
+    assert row["tunnel_address"] == row["seen_address"]
+    assert "4/4 sites up" in status_table(data)
+    assert json.loads(json.dumps(data)) == data
+
+
+def test_a_fleet_that_is_all_up_on_a_broken_pair_is_not_well(fleet: Fleet) -> None:
+    answers = {**healthy(fleet), "gw2": "gw2: 172.20.0.2:22: connection refused"}
+    evidence = assemble(fleet=fleet, answers=answers)
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
+
+    data = report(fleet=fleet, evidence=evidence, verdicts=verdicts, sightings={})
+
+    assert data["summary"]["up"] == 4
+    assert data["summary"]["well"] is False
+    assert data["problems"] == ["gw2 cannot be asked: gw2: 172.20.0.2:22: connection refused"]
+    assert "problem: gw2 cannot be asked" in status_table(data)
+
+
+@pytest.mark.parametrize(
+    ("gw1", "gw2", "problems"),
+    [
+        (VIPS, [], []),
+        ([], [], [f"nobody holds the VIP {vip}" for vip in VIPS]),
+        (VIPS, VIPS, [f"gw1 and gw2 both hold the VIP {vip}" for vip in VIPS]),
+        (VIPS[:1], VIPS[1:], ["the VIPs are split between gw1 and gw2"]),
+    ],
+)
+def test_who_holds_the_vips(fleet: Fleet, gw1: list[str], gw2: list[str], problems: list[str]) -> None:
+    answers: dict[str, dict[str, Any] | str] = {
+        "gw1": answer(vips=gw1, tun0=[], tun1=[]),
+        "gw2": answer(vips=gw2, tun0=[], tun1=[]),
+    }
+
+    assert pair_problems(fleet=fleet, evidence=assemble(fleet=fleet, answers=answers)) == problems
+
+
+def test_a_daemon_that_does_not_answer_is_a_problem_and_its_sites_are_not_up(fleet: Fleet) -> None:
+    answers = healthy(fleet)
+    gw1 = answers["gw1"]
+    assert isinstance(gw1, dict)
+    gw1["instances"][1] = {"name": "tun1", "error": "/run/openvpn-server/tun1.sock: no answer from the daemon"}
+    evidence = assemble(fleet=fleet, answers=answers)
+
+    assert pair_problems(fleet=fleet, evidence=evidence) == [
+        "gw1: tun1: /run/openvpn-server/tun1.sock: no answer from the daemon"
+    ]
+    assert {judged(fleet, evidence)[site.id] for site in fleet.sites if site.instance == "tun1"} == {"never seen"}
+
+
+def test_a_session_of_a_site_nobody_planned_is_a_problem(fleet: Fleet) -> None:
+    answers = healthy(fleet)
+    gw1 = answers["gw1"]
+    assert isinstance(gw1, dict)
+    gw1["instances"][0]["clients"].append(client("site-0666", "10.101.0.60"))
+
+    problems = pair_problems(fleet=fleet, evidence=assemble(fleet=fleet, answers=answers))
+
+    assert problems == ["site-0666 has a session but is not in the registry"]
+
+
+def test_the_standbys_stale_sessions_do_not_count(fleet: Fleet) -> None:
+    answers = healthy(fleet)
+    answers["gw1"], answers["gw2"] = answers["gw2"], answers["gw1"]
+    gw2 = answers["gw2"]
+    assert isinstance(gw2, dict)
+    gw2["addresses"] = ["127.0.0.1"]
+
+    assert set(judged(fleet, assemble(fleet=fleet, answers=answers)).values()) == {"down"}
+
+
+def test_what_was_seen_once_is_remembered(fleet: Fleet) -> None:
+    evidence = assemble(fleet=fleet, answers=healthy(fleet))
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
+    path = sightings_file(fleet)
+
+    write_sightings(path, update_sightings(sightings={}, verdicts=verdicts, now=1234))
+
+    seen = read_sightings(path)
+    assert seen["site-0001"] == Sighting(when=1234, real_host="192.168.32.16")
+    nobody = assemble(fleet=fleet, answers={"gw1": answer(vips=VIPS, tun0=[], tun1=[])})
+    later = judge_fleet(fleet=fleet, evidence=nobody, sightings=seen)
+    assert {verdict.verdict for verdict in later.values()} == {"down"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"site-0001": {"odd": 1}}'])
+def test_a_broken_memory_only_means_that_nothing_is_remembered(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text, encoding="utf-8")
+
+    assert read_sightings(tmp_path / "s.json") == {}
+
+
+def _gate(fleet: Fleet, evidence: Evidence, **different: Any) -> dict[str, tuple[bool, str]]:
+    passed = wait_for_sites(
+        fleet=fleet, sites=["site-0001"], seconds=0, look=lambda **_asked: evidence, pause=0, **different
+    )
+    return {site: (one.ok, one.message) for site, one in passed.items()}
+
+
+def test_the_gate_passes_on_session_address_instance_and_echo(fleet: Fleet) -> None:
+    gate = _gate(fleet, assemble(fleet=fleet, answers=healthy(fleet)))
+
+    assert gate == {"site-0001": (True, "connected to tun0 on gw1 as 10.101.0.16, an echo went through the tunnel")}
+
+
+def test_the_gate_does_not_pass_a_session_that_carries_no_packet(fleet: Fleet) -> None:
+    answers = healthy(fleet)
+    gw1 = answers["gw1"]
+    assert isinstance(gw1, dict)
+    gw1["echoes"] = []
+
+    assert _gate(fleet, assemble(fleet=fleet, answers=answers)) == {
+        "site-0001": (False, "connected to tun0 on gw1, but 10.101.0.16 answers no echo through the tunnel")
+    }
+
+
+def test_the_gate_does_not_pass_a_session_older_than_the_activation(fleet: Fleet) -> None:
+    # The gateway's clock says that the session is ten seconds old; the activation was two seconds ago.
+    evidence = assemble(fleet=fleet, answers=healthy(fleet))
+
+    assert _gate(fleet, evidence, since={"site-0001": time.time() - 2}) == {
+        "site-0001": (False, "connected to tun0 on gw1, but by a session older than the activation")
+    }
+    assert _gate(fleet, evidence, since={"site-0001": time.time() - 60})["site-0001"][0] is True
+
+
+def test_the_gate_looks_again_until_the_site_is_there(fleet: Fleet) -> None:
+    looks = [
+        assemble(fleet=fleet, answers={"gw1": answer(vips=VIPS, tun0=[], tun1=[])}),
+        assemble(fleet=fleet, answers=healthy(fleet)),
+    ]
+    told: list[tuple[int, int]] = []
+
+    passed = wait_for_sites(
+        fleet=fleet,
+        sites=["site-0001", "site-0002"],
+        seconds=5,
+        look=lambda **_asked: looks.pop(0),
+        pause=0,
+        on_look=lambda done, total: told.append((done, total)),
+    )
+
+    assert all(one.ok for one in passed.values())
+    assert told == [(0, 2), (2, 2)]
+
+
+def test_a_plan_with_a_removed_site_lists_the_address_that_is_kept() -> None:
+    empty: dict[str, Any] = {"instances": [], "sites": [], "changes": [], "tombstones": []}
+    stone = {"id": "site-0009", "address": "10.101.0.20", "removed": "2026-11-23"}
+
+    assert "site-0009" in plan_table({**empty, "tombstones": [stone]})
+    assert "nothing would change" in plan_table(empty)
