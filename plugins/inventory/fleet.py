@@ -9,13 +9,11 @@ DOCUMENTATION = """
 name: fleet
 short_description: Gateways and sites of a tunnel fleet
 description:
-  - Reads the plan of a fleet (a file that ends in C(.fleet.yml) or C(.fleet.yaml)), the registry of its sites (CSV)
-    and the lock of its address allocations (JSON), and makes of them the hosts, groups and variables the roles of this
-    collection use.
-  - Everything is checked before the first host is added. All faults of all three files are reported at once, each with
+  - Reads the plan of a fleet (C(*.fleet.yml) or C(*.fleet.yaml)), the registry of its sites (CSV) and the lock of its
+    address allocations (JSON), and makes of them the hosts, groups and variables the roles of this collection use.
+  - Everything is checked before the first host is added. All faults of all files are reported at once, each with
     file, line, field, value and remedy.
-  - New sites get their tunnel address in memory, the same one each time; the playbook C(spokewright.fleet.site) and
-    C(tools/fleet plan --write) persist it in the lock.
+  - New sites get their address in memory, the same each time; C(tools/fleet plan --write) persists it in the lock.
 author:
   - Spokewright maintainers (@spokewright)
 notes:
@@ -24,10 +22,7 @@ notes:
     plugin would take the broken file for its own, the plugin ends the run itself. A broken plan never becomes an empty
     inventory.
   - The key O(groups) is the list of site groups here; the C(groups) of other constructed inventories is not offered.
-seealso:
-  - name: Registry and plan
-    description: Every column and key with its rules.
-    link: https://spokewright.example/fleet/docs/registry-and-plan
+  - Every column and key with its rules is in C(docs/registry-and-plan.md).
 options:
   plugin:
     description: Marks the file as a plan for this plugin.
@@ -43,7 +38,7 @@ options:
     type: path
     required: true
   lock:
-    description: The JSON file of allocations, kept in git next to the plan. Made on the first write.
+    description: The JSON file of allocations, kept in git. Made on the first write.
     type: path
     required: true
   key_store:
@@ -93,9 +88,7 @@ options:
         type: dict
         default: {interval: 2, timeout: 6}
       instances:
-        description:
-          - C(count) is the number of daemons on each gateway, V(auto) for as many as the smaller gateway has cores.
-          - C(base_port) is the UDP port of the first; the others follow.
+        description: Number of daemons (C(count), V(auto) for one per core) and their first UDP port (C(base_port)).
         type: dict
         default: {count: auto, base_port: 1194}
       key_type:
@@ -104,15 +97,11 @@ options:
         choices: [p256, ed25519]
         default: p256
   inside:
-    description:
-      - The core LAN (C(network), C(vip), C(vrrp_id)).
-      - What lies behind it (C(core_networks), C(core_next_hop)).
+    description: The core LAN (C(network), C(vip), C(vrrp_id), C(core_networks), C(core_next_hop)).
     type: dict
     required: true
   transports:
-    description:
-      - Networks tunnels run over, in order of preference.
-      - Each has C(name), C(network), C(vip), C(vrrp_id) and maybe C(next_hop).
+    description: In order of preference, each with C(name), C(network), C(vip), C(vrrp_id), maybe C(next_hop).
     type: list
     elements: dict
     required: true
@@ -189,21 +178,20 @@ gateways:
     transports: {internet: {interface: eno3, address: 203.0.113.3}}
 # Your own groups beside ours: one per transport a site prefers.
 keyed_groups:
-  - {prefix: prefers, key: fleet_site_transports | default([]) | first | default('none')}
+  - prefix: prefers
+    key: fleet_site_transports[0]
 """
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from ansible import constants as C  # noqa: N812 - Ansible's own name for it
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.inventory_view import build_view
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.inventory_view import build_view, others_would_take
 
 if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.inventory_view import InventoryView
@@ -226,12 +214,17 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         try:
             view = build_view(fleet=load_fleet(plan_file=Path(path)))
         except FleetError as exc:
-            if not C.config.get_config_value("INVENTORY_ANY_UNPARSED_IS_FAILED") or _others_would_take(Path(path)):
+            if not C.config.get_config_value("INVENTORY_ANY_UNPARSED_IS_FAILED") or others_would_take(
+                plan_file=Path(path)
+            ):
                 self.display.error(str(exc), wrap_text=False)
                 raise SystemExit(1) from exc
             raise AnsibleParserError(str(exc)) from exc
-        self._add(view)
         self._read_config_data(path)
+        # Ansible shows every value it does not trust as {"__ansible_unsafe": ...}. Where nothing could be a template,
+        # trust changes nothing but that: `ansible-inventory --list` stays readable for people and programs.
+        self.trusted_by_default = not self.get_option("compose") and not view.holds_template()
+        self._add(view)
         if self.get_option("compose") or self.get_option("keyed_groups"):
             self._construct(view)
 
@@ -255,19 +248,3 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         for name, variables in view.hosts.items():
             self._set_composite_vars(self.get_option("compose"), {**shared, **variables}, name, strict=strict)
             self._add_host_to_keyed_groups(self.get_option("keyed_groups"), shared, name, strict=strict)
-
-
-def _others_would_take(path: Path) -> bool:
-    """Say whether Ansible's own yaml or ini plugin would read this file as hosts after we refused it.
-
-    They leave a file alone that says `plugin:`; one without, or an empty one, becomes an inventory without hosts.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return not re.search(r"^plugin:\s", text, re.MULTILINE)
-    return not (isinstance(document, dict) and document.get("plugin"))

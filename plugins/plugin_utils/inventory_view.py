@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic
 
@@ -31,6 +36,10 @@ class InventoryView:
 
     groups: dict[str, Group]
     hosts: dict[str, Variables]
+
+    def holds_template(self) -> bool:
+        """Say whether a string anywhere in the variables would mean something to Jinja."""
+        return _template_in([group.variables for group in self.groups.values()]) or _template_in(self.hosts)
 
 
 def build_view(*, fleet: Fleet) -> InventoryView:
@@ -68,6 +77,30 @@ def build_view(*, fleet: Fleet) -> InventoryView:
         groups[site.group].hosts.append(site.id)
         groups[f"instance_{site.instance}"].hosts.append(site.id)
     return InventoryView(groups=groups, hosts=hosts)
+
+
+def others_would_take(*, plan_file: Path) -> bool:
+    """Say whether Ansible's own yaml or ini plugin would read a plan as hosts after we refused it.
+
+    They leave a file alone that says `plugin:`; one without, or an empty one, becomes an inventory without hosts.
+    """
+    try:
+        text = plan_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return not re.search(r"^plugin:\s", text, re.MULTILINE)
+    return not (isinstance(document, dict) and document.get("plugin"))
+
+
+def _template_in(value: object) -> bool:
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value or "{#" in value
+    if isinstance(value, dict):
+        return any(_template_in(item) for item in value.values())
+    return isinstance(value, list) and any(_template_in(item) for item in value)
 
 
 class _Connection:

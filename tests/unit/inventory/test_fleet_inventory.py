@@ -1,0 +1,146 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The inventory plugin, run by Ansible itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unit.plugin_utils.fleet_files import PLAN, SITES, write_fleet
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def ansible_inventory(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ansible-inventory with the project's configuration."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-inventory")), *arguments],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def listed(plan_file: Path) -> dict[str, Any]:
+    done = ansible_inventory("-i", str(plan_file), "--list")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_list_shows_groups_and_variables(tmp_path: Path) -> None:
+    found = listed(write_fleet(tmp_path))
+
+    assert found["gateways"]["hosts"] == ["gw1", "gw2"]
+    assert found["sites"]["children"] == ["canary", "north"]
+    assert found["instance_tun1"]["hosts"] == ["site-0002", "site-0004"]
+    hosts = found["_meta"]["hostvars"]
+    assert hosts["site-0004"]["fleet_tunnel_address"] == "10.101.0.33"
+    assert hosts["site-0004"]["fleet_name"] == "test"
+    assert hosts["gw1"]["fleet_sites"][0]["id"] == "site-0001"
+    assert "fleet_sites" not in hosts["site-0004"]
+
+
+def test_graph_of_the_example_fleet() -> None:
+    done = ansible_inventory("-i", "inventories/example/example.fleet.yml", "--graph")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert sum("--site-" in line for line in lines) == 2 * 424
+    assert "  |--@gateways:" in lines
+
+
+def test_the_example_fleet_has_nothing_left_to_allocate(tmp_path: Path) -> None:
+    """Its lock is committed: whoever starts from it sees what a lock looks like, and no pending change."""
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet  # noqa: PLC0415
+
+    copy = tmp_path / "example"
+    shutil.copytree(ROOT / "inventories" / "example", copy)
+    assert load_fleet(plan_file=copy / "example.fleet.yml").changes == ()
+
+
+def test_own_groups_and_variables(tmp_path: Path) -> None:
+    plan = (
+        PLAN
+        + """
+compose:
+  first_lan: fleet_site_lans[0]
+keyed_groups:
+  - prefix: prefers
+    key: fleet_site_transports[0]
+"""
+    )
+    sites = SITES.replace("10.64.2.0/24,", "10.64.2.0/24,transports=internet")
+    found = listed(write_fleet(tmp_path, plan=plan, sites=sites))
+
+    assert found["prefers_internet"]["hosts"] == ["site-0002"]
+    assert found["_meta"]["hostvars"]["site-0003"]["first_lan"] == {"__ansible_unsafe": "10.64.3.0/24"}
+
+
+def test_values_are_never_templates(tmp_path: Path) -> None:
+    """What an operator keeps in a file of ours is data."""
+    plan = PLAN.replace("key_store: keystore", "key_store: '{{ 1 + 1 }}'")
+
+    hostvars = listed(write_fleet(tmp_path, plan=plan))["_meta"]["hostvars"]
+
+    assert hostvars["gw1"]["fleet_key_store"] == {"__ansible_unsafe": str(tmp_path / "{{ 1 + 1 }}")}
+
+
+BROKEN = {
+    "a bad value": PLAN.replace("block_prefix: 28", "block_prefix: 40"),
+    "no plugin key": PLAN.replace("plugin: spokewright.fleet.fleet\n", ""),
+    "an empty plugin key": PLAN.replace("plugin: spokewright.fleet.fleet\n", "plugin:\n"),
+    "another plugin": PLAN.replace("plugin: spokewright.fleet.fleet\n", "plugin: constructed\n"),
+    "no YAML": PLAN.replace("fleet: test", "fleet: ["),
+    "no YAML and no plugin key": "host1\n[",
+    "an empty file": "",
+    "comments only": "# nothing\n",
+    "a word": "host1\n",
+}
+
+
+@pytest.mark.parametrize("fail_setting", ["True", "False"])
+@pytest.mark.parametrize("plan", BROKEN.values(), ids=BROKEN)
+def test_a_broken_plan_never_becomes_an_empty_inventory(plan: str, fail_setting: str, tmp_path: Path) -> None:
+    plan_file = write_fleet(tmp_path, plan=plan)
+
+    done = ansible_inventory("-i", str(plan_file), "--list", ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=fail_setting)
+
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "1 problem found, nothing was touched." in done.stderr
+
+
+def test_the_whole_text_reaches_the_operator(tmp_path: Path) -> None:
+    plan_file = write_fleet(tmp_path, sites=SITES.replace("0003,north", "0003,nort").replace("10.64.4.0", "10.64.4.1"))
+
+    done = ansible_inventory("-i", str(plan_file), "--list")
+
+    assert done.returncode != 0
+    for line in (
+        f"{tmp_path}/sites.csv:4: group: 'nort' is no group of the plan. Did you mean 'north'?",
+        "sites.csv:5: lan: '10.64.4.1/24' has bits set behind its prefix length. The network is 10.64.4.0/24.",
+        "2 problems found, nothing was touched.",
+    ):
+        assert line in done.stderr
+
+
+def test_other_files_are_left_to_others(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {one: {}}}\n", encoding="utf-8")
+
+    done = ansible_inventory("-i", str(tmp_path / "hosts.yml"), "--list")
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["ungrouped"]["hosts"] == ["one"]
