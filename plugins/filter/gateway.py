@@ -22,6 +22,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import gateway_r
 
 def _routes(instances: list[dict[str, t.Any]], **given: t.Any) -> list[dict[str, t.Any]]:
     try:
+        # pylint: disable-next=missing-kwoa  # they come with **given, and a missing one is Python's own error
         return [asdict(route) for route in gateway_routes.routes(instances=instances, **given)]
     except gateway_routes.GatewayRoutesError as exc:
         raise AnsibleFilterError(str(exc)) from exc

@@ -58,7 +58,7 @@ def fan_out(
     another thread takes its place. The threads are daemons: an interrupted run does not wait for a frozen link.
     """
     crew = _Crew(sites=sites, work=work)
-    for _ in range(min(workers, crew.total)):
+    for _worker in range(min(workers, crew.total)):
         crew.hire()
     results: dict[str, SiteResult] = {}
     failed = 0
@@ -94,7 +94,7 @@ class _Crew:
         except queue.Empty:
             late = time.monotonic() - overdue
             stuck = [_stuck(site) for site, when in list(self._started.items()) if site not in known and when < late]
-            for _ in stuck:
+            for _site in stuck:
                 self.hire()
             return stuck
         # A site given up as stuck may still come back; its verdict stands.

@@ -54,13 +54,13 @@ def read_tunnels(*, reader: PlacedReader, node: Node | None, gateways: tuple[Gat
     ):
         return None
     return Tunnels(
-        mode=cast("TunnelMode", mode),
+        mode=cast(TunnelMode, mode),
         network=network,
         block_prefix=block_prefix,
         second_network=second,
         keepalive=keepalive,
         instances=instances,
-        key_type=cast("KeyType", key_type),
+        key_type=cast(KeyType, key_type),
     )
 
 

@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = cast("Any", self).peek_event().start_mark
+            mark = cast(Any, self).peek_event().start_mark
             raise yaml.composer.ComposerError(None, None, "an alias (*name) is not supported here", mark)
         return super().compose_node(parent, index)
 
