@@ -200,6 +200,17 @@ def test_a_role_has_a_scenario_that_converges_and_verifies(role: str) -> None:
     assert [name for name in ("molecule.yml", "converge.yml", "verify.yml") if not (scenario / name).is_file()] == []
 
 
+@pytest.mark.parametrize("role", documented_roles())
+def test_a_scenario_runs_every_step_it_has(role: str) -> None:
+    shared = load(ROOT / ".config" / "molecule" / "config.yml")["scenario"]["test_sequence"]
+    own = load(ROOT / "molecule" / role / "molecule.yml") or {}
+    sequence = own.get("scenario", {}).get("test_sequence", shared)
+    steps = {path.stem for path in (ROOT / "molecule" / role).glob("*.yml")} & {"prepare", "side_effect", "cleanup"}
+
+    assert steps <= set(sequence)
+    assert {"converge", "idempotence", "verify"} <= set(sequence)
+
+
 # --- secrets -------------------------------------------------------------------------------------------------------
 
 NAMES_A_SECRET = re.compile(r"(\bpsk\b|_key_file\b|\.key\b|tls.crypt|private_key|secret|bundle_content)", re.IGNORECASE)
