@@ -13,7 +13,8 @@ short_description: Keep the list of site keys that a gateway refuses
 description:
   - Keeps a directory with one empty file per refused key id. The gateway's verify script tests for that file, so a
     change is in force with the next handshake and restarts nothing.
-  - A session that runs already goes on. End it with M(spokewright.fleet.tunnel_reconnect) or by the site's removal.
+  - A session that runs already goes on, and does not come back once it has ended.
+    M(spokewright.fleet.tunnel_reconnect) ends it when the site has left the plan.
 version_added: 0.1.0
 author: Spokewright maintainers (@spokewright)
 options:
