@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from ansible_collections.spokewright.fleet.plugins.inventory import fleet as plugin
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import InputErrors
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from unit.plugin_utils.fleet_files import PLAN, SITES, write_fleet
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,8 +68,6 @@ def test_graph_of_the_example_fleet() -> None:
 
 def test_the_example_fleet_has_nothing_left_to_allocate(tmp_path: Path) -> None:
     """Its lock is committed: whoever starts from it sees what a lock looks like, and no pending change."""
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet  # noqa: PLC0415
-
     copy = tmp_path / "example"
     shutil.copytree(ROOT / "inventories" / "example", copy)
     assert load_fleet(plan_file=copy / "example.fleet.yml").changes == ()
@@ -144,3 +146,22 @@ def test_other_files_are_left_to_others(tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert json.loads(done.stdout)["ungrouped"]["hosts"] == ["one"]
+
+
+def test_every_key_of_a_plan_is_documented(tmp_path: Path) -> None:
+    """In ansible-doc and in the manual; the list of keys is what the reader itself answers to an unknown one."""
+    with pytest.raises(InputErrors) as caught:
+        load_fleet(plan_file=write_fleet(tmp_path, plan=PLAN + "zzz: 1\n"))
+    keys = caught.value.problems[0].remedy.removeprefix("Known: ").rstrip(".").split(", ")
+
+    options = yaml.safe_load(plugin.DOCUMENTATION)["options"]
+    manual = (ROOT / "docs" / "registry-and-plan.md").read_text(encoding="utf-8")
+    assert set(options) == set(keys)
+    assert [key for key in keys if f"`{key}" not in manual] == []
+    assert [key for key in options["tunnels"]["suboptions"] if f"`tunnels.{key}`" not in manual] == []
+
+
+def test_the_example_in_the_documentation_is_a_good_plan(tmp_path: Path) -> None:
+    fleet = load_fleet(plan_file=write_fleet(tmp_path, plan=plugin.EXAMPLES))
+
+    assert [gateway.name for gateway in fleet.plan.gateways] == ["gw1", "gw2"]
