@@ -15,6 +15,7 @@ import errno
 import hashlib
 import logging
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ import paramiko
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -129,14 +131,16 @@ class Session:
         self.timeouts = timeouts or Timeouts()
         self._end = time.monotonic() + self.timeouts.deadline
         self._transport: paramiko.Transport | None = None
+        self._expired = False
 
     def __enter__(self) -> Self:
         pinned = pinned_key(target=self.target)
         login = _login_key(self.target.private_key_file)
         link = self._dial()
         try:
-            self._transport = self._shake_hands(link=link, pinned=pinned)
-            self._log_in(transport=self._transport, login=login)
+            with self._watched(self._end):
+                transport = self._shake_hands(link=link, pinned=pinned)
+                self._log_in(transport=transport, login=login)
         except BaseException:
             self.close()
             link.close()
@@ -156,24 +160,46 @@ class Session:
 
     def run(self, *, command: str, stdin: bytes = b"") -> Answer:
         """Run one command to its end."""
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             raise ClosedError(f"{self.target.name}: the connection is closed.")
         began = time.monotonic()
         end = min(self._end, began + self.timeouts.command)
+        channel = None
         try:
-            channel = self._transport.open_session(timeout=self._left(end, "open a channel"))
-            with contextlib.closing(channel):
+            with self._watched(end):
+                channel = transport.open_session(timeout=self._left(end, "open a channel"))
                 return self._converse(channel=channel, command=command, stdin=stdin, began=began, end=end)
-        except TimeoutError as exc:
-            raise self._stalled("answer the command") from exc
         except (paramiko.SSHException, EOFError, OSError) as exc:
+            if self._expired or isinstance(exc, TimeoutError):
+                raise self._stalled("answer the command") from exc
             raise ClosedError(
                 f"{self.target.name}: the connection to {self._where} ended in the middle ({_say(exc)}). "
                 "Run again: what was done is found and kept."
             ) from exc
+        finally:
+            if channel is not None:
+                with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                    channel.close()
+
+    @contextlib.contextmanager
+    def _watched(self, end: float) -> Iterator[None]:
+        """Close the connection at `end`: some waits inside paramiko have no end of their own."""
+        watchdog = threading.Timer(max(0.0, min(end, self._end) - time.monotonic()), self._expire)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+
+    def _expire(self) -> None:
+        self._expired = True
+        transport = self._transport
+        if transport is not None:
+            transport.close()
 
     def _converse(self, *, channel: paramiko.Channel, command: str, stdin: bytes, began: float, end: float) -> Answer:
-        channel.settimeout(self._left(end, "start the command"))
         channel.exec_command(command)
         with contextlib.suppress(BrokenPipeError):
             # A command may answer without having read all; its answer is what counts.
@@ -192,7 +218,7 @@ class Session:
         while channel.recv_stderr_ready() and len(err) < OUTPUT_MAX:
             err += channel.recv_stderr(CHUNK)
         # recv_exit_status() waits for ever on a dead link.
-        if not channel.status_event.wait(self._left(end, "say how the command ended")):
+        if not channel.status_event.wait(self._left(end, "say how the command ended")) or self._expired:
             raise self._stalled("say how the command ended")
         return Answer(
             exit_status=channel.exit_status,
@@ -248,11 +274,10 @@ class Session:
             options.key_types = wanted
         try:
             transport.start_client(timeout=min(self.timeouts.banner, self._left(self._end, "greet")))
-        except paramiko.SSHException as exc:
+            # When its time is over start_client() returns as if all were well; then there is no key yet.
+            shown = transport.get_remote_server_key()
+        except (paramiko.SSHException, EOFError, OSError) as exc:
             raise self._no_handshake(exc=exc, kind=kind, blob=blob) from exc
-        except (EOFError, OSError) as exc:
-            raise self._no_handshake(exc=exc, kind=kind, blob=blob) from exc
-        shown = transport.get_remote_server_key()
         if shown.asbytes() != blob:
             raise HostKeyChangedError(
                 f"{self.target.name}: {self._where} shows host key {fingerprint(blob=shown.asbytes())}, "
@@ -264,12 +289,14 @@ class Session:
 
     def _no_handshake(self, *, exc: Exception, kind: str, blob: bytes) -> SshError:
         text = str(exc).lower()
+        if self._expired:
+            return self._stalled("greet")
         if "host key" in text or "key type" in text:
             return HostKeyChangedError(
                 f"{self.target.name}: {self._where} has no {kind} host key any more, pinned is "
                 f"{fingerprint(blob=blob)}. Nothing was sent. Collect its key again over a link you trust."
             )
-        if "banner" in text or "timeout" in text or isinstance(exc, TimeoutError):
+        if "banner" in text or "timeout" in text or "no existing session" in text or isinstance(exc, TimeoutError):
             return SshTimeoutError(f"{self.target.name}: {self._where} takes connections, but no SSH server greets us.")
         return ClosedError(
             f"{self.target.name}: {self._where} ended the connection before the login ({_say(exc)}). "
@@ -281,13 +308,15 @@ class Session:
             transport.auth_publickey(self.target.user, login)
         except paramiko.AuthenticationException as exc:
             text = str(exc).lower()
-            if "timeout" in text:
+            if "timeout" in text or self._expired:
                 raise self._stalled("answer the login") from exc
             raise AuthRefusedError(
                 f"{self.target.name}: {self._where} refuses user {self.target.user} with the key "
                 f"{self.target.private_key_file}. Add its public part to the site's authorized_keys."
             ) from exc
         except (paramiko.SSHException, EOFError, OSError) as exc:
+            if self._expired:
+                raise self._stalled("answer the login") from exc
             raise ClosedError(
                 f"{self.target.name}: {self._where} ended the connection during the login ({_say(exc)})."
             ) from exc

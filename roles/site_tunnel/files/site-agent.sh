@@ -14,7 +14,7 @@
 #   /etc/spokewright/state/pending       "N BOOT_ID": active on probation until confirmed
 #
 # It may be killed after any line: a verb run again finds what is there and finishes.
-PATH=${SPOKEWRIGHT_PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
+PATH=${SPOKEWRIGHT_PATH:-/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin}
 LC_ALL=C
 export PATH LC_ALL
 umask 077
@@ -29,6 +29,7 @@ U=openvpn-client@spokewright
 T=spokewright-deadman
 KEEP=3
 verb=${1:-show}
+t=$G/.none
 
 esc() { tr -d '\000-\010\013-\037' | sed 's/\\/\\\\/g;s/"/\\"/g;s/	/\\t/g' | awk '{printf "%s%s", (NR > 1 ? "\\n" : ""), $0}'; }
 
@@ -41,6 +42,7 @@ receipt() {
 }
 fail() { receipt false false "$1" "$2"; }
 
+disk() { df -P "$B" "$R/etc" | tail -n 1; }
 hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
 boot_id() { cat /proc/sys/kernel/random/boot_id || echo none; }
 number() { case $1 in '' | *[!0-9]*) echo 0 ;; *) echo "$1" ;; esac; }
@@ -74,7 +76,7 @@ grab() {
     return
   fi
   if mkdir "$S/lock.d"; then
-    trap 'rm -rf "$S/lock.d"' EXIT
+    trap 'rm -rf "$S/lock.d" "$t"' EXIT
     echo "$$ $(boot_id)" >"$S/lock.d/owner"
     return
   fi
@@ -89,11 +91,15 @@ grab() {
   return 1
 }
 
-lock() {
+ready() {
   # exec would end a dash that cannot open the file, without a word.
   if ! mkdir -p "$S" "$G" || ! (: >>"$S/lock"); then
-    fail unwritable "cannot write below $B: $(df -P "$R/etc" | tail -n 1)"
+    fail unwritable "cannot write below $B: $(disk)"
   fi
+}
+
+lock() {
+  ready
   exec 9>>"$S/lock"
   n=0
   until grab $n; do
@@ -177,39 +183,35 @@ show() {
 }
 
 stage() { # DIGEST, the bundle on standard input
+  ready
+  for g in "$G"/.incoming.*; do
+    kill -0 "${g##*.}" || rm -rf "$g"
+  done
+  # No lock while the bundle arrives: a link that froze must not keep the next run out.
+  t=$G/.incoming.$$
+  trap 'rm -rf "$t"' EXIT
+  rm -rf "$t"
+  mkdir "$t" || fail unwritable "cannot write below $G: $(disk)"
+  if ! e=$(tar -xf - -C "$t" 2>&1); then
+    case $e in *"o space"* | *uota*) fail no-space "no space left below $B" ;; esac
+    fail incomplete "the bundle did not arrive whole: $e"
+  fi
+  h=$( (cd "$t" && sha256sum -c MANIFEST) >/dev/null && hash_of "$t/MANIFEST")
+  [ "$h" = "$1" ] || fail incomplete "what was read back from the disk is not what was sent"
+  chmod 600 "$t"/*
+  flush "$t"/* "$t"
   lock
-  rm -rf "$G"/.incoming.*
   top=0
   for g in $(gens); do
     top=$g
-    if [ "$(intact "$g")" = "$1" ]; then
-      # A generation older than the current one is still the one that was asked for.
-      cat >/dev/null
+    [ "$(intact "$g")" = "$1" ] &&
       receipt true false '' "generation $g already holds it" "\"generation\":$g,\"digest\":\"$1\""
-    fi
   done
-  t=$G/.incoming.$$
-  mkdir "$t" || fail unwritable "cannot write below $G: $(df -P "$B" | tail -n 1)"
-  e=$(tar -xf - -C "$t" 2>&1) || {
-    rm -rf "$t"
-    case $e in *"o space"* | *uota*) fail no-space "no space left below $B; free some and run again" ;; esac
-    fail incomplete "the bundle did not arrive whole: $e"
-  }
-  h=$( (cd "$t" && sha256sum -c MANIFEST) >/dev/null && hash_of "$t/MANIFEST")
-  if [ "$h" != "$1" ]; then
-    rm -rf "$t"
-    fail incomplete "what was read back from the disk is not what was sent"
-  fi
-  chmod 600 "$t"/*
-  n=$((top + 1))
-  flush "$t"/* "$t"
-  if ! mv "$t" "$G/$n"; then
-    rm -rf "$t"
-    fail unwritable "cannot rename below $G: $(df -P "$B" | tail -n 1)"
-  fi
+  g=$((top + 1))
+  mv "$t" "$G/$g" || fail unwritable "cannot rename below $G: $(disk)"
   flush "$G"
-  [ "$(intact "$n")" = "$1" ] || fail incomplete "generation $n cannot be read back"
-  receipt true true '' "staged as generation $n" "\"generation\":$n,\"digest\":\"$1\""
+  [ "$(intact "$g")" = "$1" ] || fail incomplete "generation $g cannot be read back"
+  receipt true true '' "staged as generation $g" "\"generation\":$g,\"digest\":\"$1\""
 }
 
 activate() { # N SECONDS
@@ -217,9 +219,9 @@ activate() { # N SECONDS
   n=$(number "$1")
   h=$(intact "$n")
   m="\"generation\":$n,\"digest\":\"$h\""
-  [ -n "$h" ] || fail no-generation "generation $n is not on this site or not whole; stage it again"
+  [ -n "$h" ] || fail no-generation "generation $n is not here or not whole; stage it again"
   command -v openvpn >/dev/null || fail openvpn-missing 'openvpn is not installed'
-  command -v systemctl >/dev/null || fail no-service-manager 'no service manager known here (systemd is)'
+  command -v systemctl >/dev/null || fail no-service-manager 'no systemd here'
   up=$(service state)
   [ "$up" = activating ] && up=active
   was=$(current)
@@ -238,7 +240,7 @@ activate() { # N SECONDS
     disarm
   fi
   rm -f "$S/reverted"
-  flip "$n" || fail unwritable "cannot make generation $n current: $(df -P "$B" | tail -n 1)"
+  flip "$n" || fail unwritable "cannot make generation $n current: $(disk)"
   service enable
   if ! service restart; then
     w=$(systemctl status $U.service --no-pager --lines=4 | tail -n 4)
@@ -276,7 +278,7 @@ revert() { # N: leave generation N
   n=$(number "${1:-$(current)}")
   [ "$(current)" = "$n" ] || receipt true false '' "generation $n is not current" "\"generation\":$(current)"
   if [ "$(get confirmed)" = "$n" ]; then
-    [ -n "$(intact "$(get previous)")" ] || fail no-previous "no generation before $n is left on this site"
+    [ -n "$(intact "$(get previous)")" ] || fail no-previous "no generation before $n is left"
     put confirmed "$(get previous)" && rm -f "$S/previous"
   fi
   disarm
@@ -301,5 +303,5 @@ case $verb in
     shift
     "$verb" "$@"
     ;;
-  *) fail unknown-verb "this agent does not know the verb" ;;
+  *) fail unknown-verb "$verb?" ;;
 esac

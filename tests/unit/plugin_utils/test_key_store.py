@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import atomic_file
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import key_store as ks
 
 SITES = ["site-0001", "site-0002"]
@@ -111,7 +112,7 @@ def test_a_crash_before_the_index_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_crash_inside_a_write_leaves_no_half_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "store"
-    real, count = ks.write_atomic, 0
+    real, count = atomic_file.write_atomic, 0
 
     def dying(path: Path, data: bytes, mode: int = 0o600) -> None:
         nonlocal count

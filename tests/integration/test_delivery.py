@@ -1,0 +1,351 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Delivery over a real sshd on loopback: pins, refusals, frozen links, full disks, and what must never be seen."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as bundles
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import delivery, host_keys
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import ssh_transport as ssh
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult, fan_out
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore, SiteKey
+from delivery_support import site_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUICK = ssh.Timeouts(connect=2, banner=2, auth=4, command=4, deadline=8)
+PATIENT = ssh.Timeouts(connect=8, banner=8, auth=8, command=8, deadline=16)
+OPENVPN = '#!/bin/sh\necho "OpenVPN 2.6.14 x"\n'
+SYSTEMCTL = "#!/bin/sh\n[ $1 = is-active ] && echo active\nexit 0\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+    """A site's sshd, and the directory it takes for its root."""
+
+    target: ssh.Target
+    root: Path
+    home: Path
+
+
+def keygen(path: Path, kind: str = "ed25519") -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(path)], check=True)
+    return " ".join(path.with_suffix(".pub").read_text().split()[:2])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def sshd(home: Path, *, root: Path | None = None, more: str = "") -> Iterator[Remote]:
+    home.mkdir(parents=True)
+    root = root or home / "root"
+    (root / "etc").mkdir(parents=True, exist_ok=True)
+    tools = home / "bin"
+    tools.mkdir()
+    for name, text in {"openvpn": OPENVPN, "systemctl": SYSTEMCTL, "systemd-run": "#!/bin/sh\n"}.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    pinned = keygen(home / "host")
+    keygen(home / "login")
+    shutil.copy(home / "login.pub", home / "authorized")
+    port = free_port()
+    (home / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nPidFile none\nStrictModes no\nUsePAM no\n"
+        f"AuthorizedKeysFile {home}/authorized\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        f"PermitRootLogin yes\nBanner {home}/banner\n"
+        f"SetEnv SPOKEWRIGHT_ROOT={root} SPOKEWRIGHT_PATH={tools}:/usr/sbin:/usr/bin:/sbin:/bin\n{more}"
+    )
+    (home / "banner").write_text("Authorised persons only.\n")
+    os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # noqa: PTH103 - sshd insists on it
+    server = subprocess.Popen(
+        ["/usr/sbin/sshd", "-D", "-e", "-f", str(home / "config")], stderr=(home / "log").open("wb")
+    )
+    try:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.05)
+        target = ssh.Target(
+            name="site-0001",
+            address="127.0.0.1",
+            port=port,
+            user="root",
+            host_key=pinned,
+            private_key_file=home / "login",
+        )
+        yield Remote(target=target, root=root, home=home)
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Remote]:
+    with sshd(tmp_path / "remote") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SiteKey:
+    store = KeyStore(path=tmp_path_factory.mktemp("keys") / "store")
+    store.ensure(fleet="lab", key_type="p256", gateways=["gw1"], sites=["site-0001"])
+    return store.site_key(site="site-0001")
+
+
+def do(remote: Remote, verb: str, key: SiteKey, *, timeouts: ssh.Timeouts = QUICK, **more: Any) -> SiteResult:
+    bundle = bundles.build(site=site_of(), key=key)
+    order = delivery.Order(target=remote.target, verb=verb, bundle=bundle, **more)
+    return fan_out(sites=["site-0001"], work=lambda _: delivery.carry_out(order=order, timeouts=timeouts))["site-0001"]
+
+
+def test_a_bundle_arrives_is_activated_and_confirmed_and_then_nothing_changes(remote: Remote, key: SiteKey) -> None:
+    dry = do(remote, "stage", key, dry_run=True)
+    assert (dry.ok, dry.changed) == (True, True)
+    assert "would send bundle" in dry.message
+    assert not (remote.root / "etc/spokewright").exists()
+    for verb in ("stage", "activate", "confirm"):
+        result = do(remote, verb, key)
+        assert (result.ok, result.changed) == (True, True), result
+    held = remote.root / "etc/spokewright/current"
+    assert (held / "psk.key").read_text() == key.psk
+    assert (held / "site.key").stat().st_mode & 0o777 == 0o600
+    for verb in ("stage", "activate", "confirm"):
+        result = do(remote, verb, key)
+        assert (result.ok, result.changed) == (True, False), result
+    assert do(remote, "stage", key, dry_run=True).changed is False
+
+
+def test_a_changed_host_key_gets_nothing_and_both_fingerprints_are_named(remote: Remote, key: SiteKey) -> None:
+    other = keygen(remote.home / "other")
+    target = dataclasses.replace(remote.target, host_key=other)
+    result = do(dataclasses.replace(remote, target=target), "stage", key)
+    assert (result.ok, result.reason) == (False, "host-key-changed")
+    assert host_keys.fingerprint_of(text=other) in result.message
+    assert host_keys.fingerprint_of(text=remote.target.host_key) in result.message
+    assert "Nothing was sent" in result.message
+    assert "Accepted" not in (remote.home / "log").read_text()
+
+
+def test_a_pinned_key_of_a_kind_the_host_no_longer_has(remote: Remote, key: SiteKey) -> None:
+    target = dataclasses.replace(remote.target, host_key=keygen(remote.home / "rsa", "rsa"))
+    result = do(dataclasses.replace(remote, target=target), "stage", key)
+    assert (result.ok, result.reason) == (False, "host-key-changed")
+    assert "has no ssh-rsa host key any more" in result.message
+
+
+@pytest.mark.parametrize("pinned", ["", "nonsense", "ssh-ed25519 &&&"])
+def test_without_a_pin_nothing_is_sent(remote: Remote, key: SiteKey, pinned: str) -> None:
+    target = dataclasses.replace(remote.target, host_key=pinned)
+    result = do(dataclasses.replace(remote, target=target), "stage", key)
+    assert (result.ok, result.reason) == (False, "host-key-unknown")
+    assert "tools/fleet hostkeys collect" in result.message
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_other_kinds_of_login_key_and_host_key_work(tmp_path: Path, key: SiteKey, kind: str) -> None:
+    extra = tmp_path / "extra"
+    pinned = keygen(extra, kind)
+    with sshd(tmp_path / "remote", more=f"HostKey {extra}\n") as remote:
+        keygen(remote.home / "mine", kind)
+        shutil.copy(remote.home / "mine.pub", remote.home / "authorized")
+        target = dataclasses.replace(remote.target, host_key=pinned, private_key_file=remote.home / "mine")
+        assert do(dataclasses.replace(remote, target=target), "show", key).ok
+
+
+def test_a_refused_login_names_user_and_key_file(remote: Remote, key: SiteKey) -> None:
+    (remote.home / "authorized").write_text("")
+    result = do(remote, "stage", key)
+    assert (result.ok, result.reason) == (False, "auth-refused")
+    assert f"refuses user root with the key {remote.home / 'login'}" in result.message
+
+
+@pytest.mark.parametrize("text", [None, "no key at all"])
+def test_a_login_key_that_cannot_be_used_says_so_without_quoting_it(
+    remote: Remote, key: SiteKey, text: str | None
+) -> None:
+    path = remote.home / "bad"
+    if text is not None:
+        path.write_text(text)
+    target = dataclasses.replace(remote.target, private_key_file=path)
+    result = do(dataclasses.replace(remote, target=target), "show", key)
+    assert (result.ok, result.reason) == (False, "no-login-key")
+    assert str(path) in result.message
+    assert "no key at all" not in result.message
+
+
+def test_nobody_listening_is_unreachable_at_once(remote: Remote, key: SiteKey) -> None:
+    target = dataclasses.replace(remote.target, port=free_port())
+    result = do(dataclasses.replace(remote, target=target), "show", key)
+    assert (result.ok, result.reason) == (False, "unreachable")
+    assert "No sshd listens there" in result.message
+    assert result.seconds < 1
+
+
+@contextlib.contextmanager
+def relay(port: int, *, stop_after: int) -> Iterator[int]:
+    """A link that goes silent after so many bytes towards the site, without closing."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ends: list[socket.socket] = []
+
+    def pump(source: socket.socket, sink: socket.socket, limit: int) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(4096):
+                limit -= len(chunk)
+                if limit < 0:
+                    return
+                sink.sendall(chunk)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            near, _ = listener.accept()
+            far = socket.create_connection(("127.0.0.1", port))
+            ends.extend((near, far))
+            threading.Thread(target=pump, args=(near, far, stop_after), daemon=True).start()
+            threading.Thread(target=pump, args=(far, near, 1 << 40), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        for end in (listener, *ends):
+            end.close()
+
+
+@pytest.mark.parametrize("stop_after", [0, 1000, 3000, 16000, 26000, 40000])
+def test_a_link_that_freezes_ends_by_the_deadline_and_the_next_run_finishes(
+    remote: Remote, key: SiteKey, stop_after: int
+) -> None:
+    with relay(remote.target.port, stop_after=stop_after) as port:
+        frozen = dataclasses.replace(remote, target=dataclasses.replace(remote.target, port=port))
+        began = time.monotonic()
+        result = do(frozen, "stage", key)
+        assert (result.ok, result.reason) == (False, "timeout"), result
+        assert time.monotonic() - began < QUICK.deadline + 2
+    shown = do(remote, "show", key).receipt
+    assert all(one["intact"] for one in shown["generations"])
+    assert do(remote, "stage", key, timeouts=ssh.Timeouts()).ok
+
+
+def test_a_server_that_says_nothing_is_a_timeout(remote: Remote, key: SiteKey) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        target = dataclasses.replace(remote.target, port=mute.getsockname()[1])
+        result = do(dataclasses.replace(remote, target=target), "show", key)
+    assert (result.ok, result.reason) == (False, "timeout")
+    assert "no SSH server greets us" in result.message
+
+
+def test_a_full_disk_is_named_and_leaves_no_half(tmp_path: Path, key: SiteKey) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], check=True)
+    try:
+        with sshd(tmp_path / "remote", root=disk) as remote:
+            (disk / "filler").write_bytes(b"x" * 40960)
+            result = do(remote, "stage", key)
+            assert (result.ok, result.reason) == (False, "no-space"), result
+            assert "no space left below" in result.message
+            assert list((disk / "etc/spokewright/generations").iterdir()) == []
+            (disk / "filler").unlink()
+            assert do(remote, "stage", key).ok
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("echo hello", "no-receipt"), ("exit 3", "no-receipt"), ("yes", "closed"), ("sleep 60", "timeout")],
+)
+def test_a_login_that_runs_something_else_is_no_receipt(
+    tmp_path: Path, key: SiteKey, command: str, reason: str
+) -> None:
+    with sshd(tmp_path / "remote", more=f"ForceCommand {command}\n") as remote:
+        result = do(remote, "show", key)
+    assert (result.ok, result.reason) == (False, reason), result
+
+
+def test_noise_of_a_login_shell_does_not_hide_the_receipt(tmp_path: Path, key: SiteKey) -> None:
+    noisy = 'printf "Last login: never"; echo oops >&2; eval "$SSH_ORIGINAL_COMMAND"; echo bye'
+    with sshd(tmp_path / "remote", more=f"ForceCommand {noisy}\n") as remote:
+        assert do(remote, "stage", key).ok
+
+
+def test_bad_sites_do_not_delay_the_good_ones(remote: Remote) -> None:
+    order = delivery.Order(target=remote.target, verb="show")
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        bad = dataclasses.replace(order, target=dataclasses.replace(remote.target, port=mute.getsockname()[1]))
+        orders = {f"bad-{n}": bad for n in range(4)} | {f"good-{n}": order for n in range(12)}
+        arrived: list[str] = []
+        results = fan_out(
+            sites=list(orders),
+            work=lambda name: dataclasses.replace(delivery.carry_out(order=orders[name], timeouts=PATIENT), site=name),
+            workers=8,
+            on_progress=lambda progress: arrived.append(progress.last.site),
+        )
+    assert [name for name, one in results.items() if not one.ok] == ["bad-0", "bad-1", "bad-2", "bad-3"]
+    assert all(name.startswith("good") for name in arrived[:12])
+
+
+def test_host_keys_are_collected_without_a_login(remote: Remote) -> None:
+    unknown = dataclasses.replace(remote.target, name="new", host_key="")
+    other = dataclasses.replace(remote.target, name="changed", host_key=keygen(remote.home / "other"))
+    away = dataclasses.replace(remote.target, name="away", port=free_port())
+    found = host_keys.collect(targets=[remote.target, unknown, other, away])
+    assert {name: one.state for name, one in found.items()} == {
+        "site-0001": "same",
+        "new": "new",
+        "changed": "changed",
+        "away": "unreachable",
+    }
+    assert found["new"].shown == remote.target.host_key
+    assert "Accepted" not in (remote.home / "log").read_text()
+
+
+def test_no_key_byte_is_in_argv_results_or_logs(
+    remote: Remote, key: SiteKey, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen: list[bytes] = []
+    watching = threading.Event()
+
+    def watch() -> None:
+        while not watching.is_set():
+            for process in Path("/proc").iterdir():
+                with contextlib.suppress(OSError):
+                    seen.append((process / "cmdline").read_bytes())
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    results = [do(remote, verb, key) for verb in ("show", "stage", "activate", "confirm", "show")]
+    results.append(do(dataclasses.replace(remote, target=dataclasses.replace(remote.target, port=1)), "stage", key))
+    watching.set()
+    watcher.join()
+    out, err = capfd.readouterr()
+    everything = repr(results) + out + err + caplog.text + (remote.home / "log").read_text()
+    everything += b"".join(seen).decode("utf-8", "replace")
+    assert "SPOKEWRIGHT-RECEIPT" in everything
+    for secret in (key.psk, key.identity.private_key):
+        for line in secret.splitlines()[1:-1]:
+            assert line not in everything
+    assert "Traceback" not in err
