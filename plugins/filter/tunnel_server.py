@@ -26,15 +26,17 @@ SMALLEST_LIMIT = 100
 def tunnel_server_material(files: t.Mapping[str, str], *, may_be_missing: bool = False) -> dict[str, t.Any]:
     """Check the gateway's key material, given as a mapping of paths, and name this set of files.
 
+    What is wrong is given as ``problem``, for an assert to say; Ansible would wrap an exception three times.
     ``may_be_missing``: in check mode before a first run the keys are not made yet; the digest is then empty.
     """
     paths = {name: Path(path) for name, path in files.items()}
-    if may_be_missing and not all(path.exists() for path in paths.values()):
-        return asdict(Material(digest="", certificate_days=0, crl_days=0, crl_revoked=0))
-    try:
-        return asdict(read_material(files=MaterialFiles(**paths)))
-    except MaterialError as exc:
-        raise AnsibleFilterError(str(exc)) from exc
+    problem = ""
+    if not may_be_missing or all(path.exists() for path in paths.values()):
+        try:
+            return asdict(read_material(files=MaterialFiles(**paths))) | {"problem": ""}
+        except MaterialError as exc:
+            problem = str(exc)
+    return asdict(Material(digest="", certificate_days=0, crl_days=0, crl_revoked=0)) | {"problem": problem}
 
 
 def tunnel_server_openvpn(banner: str, package: str = "") -> dict[str, str]:
