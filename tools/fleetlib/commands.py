@@ -36,7 +36,7 @@ def check(args: argparse.Namespace) -> bool:
     }
     human = (
         f"{args.plan_file}: valid. {len(fleet.sites)} sites in {len(fleet.plan.groups)} groups, "
-        f"{len(fleet.instances)} tunnel instances on {' and '.join(data['gateways'])}."
+        f"{len(fleet.instances)} tunnel instances on {' and '.join(gateway.name for gateway in fleet.plan.gateways)}."
     )
     if pending:
         human += f"\n{pending} changes are not in the lock file yet: see `tools/fleet plan`."
