@@ -101,7 +101,7 @@ options:
     type: dict
     required: true
   transports:
-    description: In order of preference, each with C(name), C(network), C(vip), C(vrrp_id), maybe C(next_hop).
+    description: In order of preference, each with C(name), C(network), C(vip) and C(vrrp_id).
     type: list
     elements: dict
     required: true

@@ -164,7 +164,6 @@ def _fleet_variables(fleet: Fleet) -> Variables:
                 "network": str(transport.network),
                 "vip": str(transport.vip),
                 "vrrp_id": transport.vrrp_id,
-                "next_hop": None if transport.next_hop is None else str(transport.next_hop),
             }
             for transport in plan.transports
         ],

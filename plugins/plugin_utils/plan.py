@@ -79,7 +79,6 @@ class Transport:
     network: IPv4Network
     vip: IPv4Address
     vrrp_id: int
-    next_hop: IPv4Address | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ class PlanReader:
         seen: list[str] = []
         all_named = True
         for item in items:
-            entries = self._reader.section(item, required=("name", "network", "vip", "vrrp_id"), optional=("next_hop",))
+            entries = self._reader.section(item, required=("name", "network", "vip", "vrrp_id"))
             if entries is None:
                 all_named = False
                 found.append(None)
@@ -238,10 +238,9 @@ class PlanReader:
         network = self._reader.placed_network(entries.get("network"), home=home)
         vip = self._reader.placed_address(entries.get("vip"), home=home, owner=f"the VIP of {name}")
         vrrp_id = self._reader.vrrp_id(entries.get("vrrp_id"))
-        next_hop = self._reader.placed_address(entries.get("next_hop"), home=home, owner=f"the next hop of {name}")
         if network is None or vip is None or vrrp_id is None:
             return None
-        return Transport(name=name, network=network, vip=vip, vrrp_id=vrrp_id, next_hop=next_hop)
+        return Transport(name=name, network=network, vip=vip, vrrp_id=vrrp_id)
 
     def _site_networks(self, node: Node | None) -> tuple[IPv4Network, ...] | None:
         items = self._reader.items(node, of="networks that hold every site's LANs")

@@ -96,7 +96,7 @@ def test_check_before_the_first_run_tells_what_it_would_do_and_does_nothing() ->
     assert run.status == 0, run.output
     assert run.recap["gw1"].changed > 0
     assert run.recap["gw2"].changed > 0
-    assert all(run.recap[f"site-{number:04}"].changed == 1 for number in range(1, SITES + 1)), run.output
+    assert all(run.recap[f"site-{number:04}"].changed >= 1 for number in range(1, SITES + 1)), run.output
     assert not LOCK.exists()
     assert not KEY_STORE.exists()
     assert on("gw1", "ls /etc/openvpn/server /etc/systemd/network").output.split() == [

@@ -60,14 +60,8 @@ def test_variables_of_all(tmp_path: Path) -> None:
             "core_next_hop": "10.200.0.10",
         },
         "fleet_transports": [
-            {
-                "name": "frame_relay",
-                "network": "192.168.32.0/24",
-                "vip": "192.168.32.1",
-                "vrrp_id": 20,
-                "next_hop": None,
-            },
-            {"name": "internet", "network": "203.0.113.0/24", "vip": "203.0.113.1", "vrrp_id": 30, "next_hop": None},
+            {"name": "frame_relay", "network": "192.168.32.0/24", "vip": "192.168.32.1", "vrrp_id": 20},
+            {"name": "internet", "network": "203.0.113.0/24", "vip": "203.0.113.1", "vrrp_id": 30},
         ],
         "fleet_oob": {"network": "172.20.0.0/16", "vrrp_id": 40},
         "fleet_site_networks": ["10.64.0.0/14"],
