@@ -116,6 +116,9 @@ class _Connection:
             "CheckHostIP=no",
             "PasswordAuthentication=no",
             "IdentitiesOnly=yes",
+            # A shared connection to a host that lost its power would otherwise hold a run for as long as TCP waits.
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=3",
         )
         self._arguments = shlex.join(word for option in options for word in ("-o", option))
 

@@ -141,4 +141,6 @@ def test_ssh_trusts_the_pinned_key_only(tmp_path: Path) -> None:
         "CheckHostIP": "no",
         "PasswordAuthentication": "no",
         "IdentitiesOnly": "yes",
+        "ServerAliveInterval": "5",
+        "ServerAliveCountMax": "3",
     }
