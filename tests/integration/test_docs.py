@@ -1,0 +1,90 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every command of the README, the tutorial and the daily work, run in the order in which a reader would run them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.labtools import INVENTORY, ROOT, lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
+    pytest.mark.timeout(1500),
+]
+
+# What a document says ends otherwise than well, by the text before it: the mistake made on purpose, the pair of one.
+ENDS_OTHERWISE = {
+    ("tutorial.md", "tools/fleet check"): 2,
+    ("tutorial.md", "tools/fleet status", "tools/lab kill gw1"): 1,
+    # Nothing was removed from this fleet, so there is nothing to release.
+    ("daily-work.md", "tools/fleet plan --release site-0009 --write"): 2,
+}
+# Run by this test itself, or by whoever runs it.
+NOT_HERE = {"make test", ". .venv/bin/activate"}
+
+
+def commands(document: str) -> list[str]:
+    """The lines after a prompt in a document's console blocks."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```console\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+def run(command: str, *, seconds: float = 900) -> tuple[int, str]:
+    """Run one line as a reader's shell would, with the environment that the README activates."""
+    environment = {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=seconds,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_lab() -> Iterator[None]:
+    """A reader begins with nothing."""
+    lab("down")
+    for name in ("sites.csv", "lab.fleet.yml", "lab.lock.json"):
+        (INVENTORY / name).unlink(missing_ok=True)
+    subprocess.run(["rm", "-rf", str(INVENTORY / "keystore"), str(INVENTORY / "state")], check=True)
+    yield
+    lab("down")
+    (ROOT / "pins").unlink(missing_ok=True)
+
+
+def test_the_readme_then_the_tutorial_then_the_daily_work() -> None:
+    before = ""
+    seen: set[str] = set()
+    for document in ("README.md", "docs/daily-work.md", "docs/tutorial.md"):
+        name = document.rpartition("/")[2]
+        for command in commands(document):
+            if command in NOT_HERE or (command.startswith("make demo") and command in seen):
+                continue
+            seen.add(command)
+            status, output = run(command)
+            expected = ENDS_OTHERWISE.get((name, command), 0)
+            for (where, what, *after), code in ENDS_OTHERWISE.items():
+                if after and (where, what) == (name, command) and after[0] in before:
+                    expected = code
+            assert status == expected, f"{document}: {command}: exit status {status}\n{output[-3000:]}"
+            before = command
+    assert "make demo" in seen
+    assert lab("status").status != 0, "the tutorial ends with the lab gone"
