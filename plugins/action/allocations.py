@@ -13,7 +13,12 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_view import describe_change, lock_texts, record
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_view import (
+    describe_change,
+    lock_texts,
+    record,
+    refuse_moves,
+)
 
 
 class ActionModule(ActionBase):
@@ -26,7 +31,10 @@ class ActionModule(ActionBase):
         """Compare the lock on disk with what the registry and the plan ask for, and record the difference."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         _validated, args = self.validate_argument_spec(
-            argument_spec={"plan": {"type": "path", "required": True}},
+            argument_spec={
+                "plan": {"type": "path", "required": True},
+                "move_sites": {"type": "bool", "default": False},
+            },
         )
         try:
             fleet = load_fleet(plan_file=Path(args["plan"]))
@@ -40,6 +48,8 @@ class ActionModule(ActionBase):
                 where = str(fleet.plan.lock)
                 result["diff"] = {"before": before, "after": after, "before_header": where, "after_header": where}
             if not self._task.check_mode and before != after:
+                if not args["move_sites"]:
+                    refuse_moves(fleet=fleet, consent="run again with -e move_sites=true")
                 record(fleet=fleet)
         except (FleetError, OSError) as exc:
             raise AnsibleActionFail(str(exc)) from exc

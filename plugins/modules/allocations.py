@@ -22,6 +22,13 @@ options:
     description: Path of the plan, C(*.fleet.yml).
     type: path
     required: true
+  move_sites:
+    description:
+      - Whether sites that are in the lock may go to another tunnel instance, as they do when the number of instances
+        changes. Each of them is cut off from the gateways' change until its own new bundle is active.
+      - Without consent such a change is refused before anything is written.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: In check mode nothing is written; the result says what would be.

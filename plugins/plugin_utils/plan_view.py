@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import write_lock
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock import lock_text
 
@@ -20,6 +21,30 @@ def describe_change(change: Change) -> str:
     """One change in one sentence."""
     where = f"{change.before} -> {change.after}" if change.before and change.after else change.after or change.before
     return f"{change.subject}: {change.kind.replace('-', ' ')}: {where} ({change.why})"
+
+
+def sites_that_move(*, fleet: Fleet) -> tuple[str, ...]:
+    """Sites that go to another instance with their block: cut off from the gateways' change to their own new bundle."""
+    moved = {change.subject for change in fleet.changes if change.kind == "block-moved"}
+    recorded = {change.subject for change in fleet.changes if change.kind in {"site-added", "site-returned"}}
+    return tuple(site.id for site in fleet.sites if site.tunnel_block in moved and site.id not in recorded)
+
+
+def refuse_moves(*, fleet: Fleet, consent: str) -> None:
+    """Refuse to record that sites change their instance, unless the operator has asked for it.
+
+    Raises:
+        FleetError: sites would move; the message names them and says how to consent.
+    """
+    moving = sites_that_move(fleet=fleet)
+    if not moving:
+        return
+    shown = ", ".join(moving[:5]) + (f" and {len(moving) - 5} more" if len(moving) > 5 else "")
+    raise FleetError(
+        f"{fleet.plan_file}: {len(moving)} sites would move to another tunnel instance: {shown}. Each of them is cut "
+        "off from the moment the gateways change until its own new bundle is active, and stays so while its "
+        f"out-of-band link is down. Nothing was changed. See `tools/fleet plan`; to do it, {consent}."
+    )
 
 
 def lock_texts(*, fleet: Fleet) -> tuple[str, str]:

@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--release", metavar="SITE", action="append", default=[], help="give a removed site's address free again"
     )
+    plan.add_argument("--move-sites", action="store_true", help="with --write: sites may go to another instance")
     plan.set_defaults(run=commands.plan)
 
     status = verbs.add_parser("status", parents=[common, shape], help="ask both gateways for a verdict on each site")

@@ -10,7 +10,7 @@ import sys
 import typing as t
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_view import plan_report, record
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_view import plan_report, record, refuse_moves
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import look_at_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import plan_table, status_table
 
@@ -50,6 +50,8 @@ def plan(args: argparse.Namespace) -> bool:
     data = plan_report(fleet=fleet)
     _print(args, data, plan_table(data))
     if args.write:
+        if not args.move_sites:
+            refuse_moves(fleet=fleet, consent="add --move-sites")
         written = record(fleet=fleet)
         print(f"{fleet.plan.lock}: {'written' if written else 'already up to date'}", file=sys.stderr)
     return True
