@@ -54,6 +54,8 @@ def answering(*, addresses: t.Sequence[str], seconds: float = 1.5) -> list[str]:
                 break
             packet, (source, _port) = icmp.recvfrom(2048)
             head = (packet[0] & 0x0F) * 4
+            if len(packet) < head + 8:
+                continue
             kind, _code, _sum, got, _sequence = struct.unpack("!BBHHH", packet[head : head + 8])
             if kind == ECHO_REPLY and got == identifier and source in waiting:
                 waiting.discard(source)

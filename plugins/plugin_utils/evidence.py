@@ -13,7 +13,12 @@ from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import UNDEF
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import Handshake, Session
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import SshError, Target, exchange
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
+    SshError,
+    Target,
+    Timeouts,
+    exchange,
+)
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
@@ -21,6 +26,9 @@ if t.TYPE_CHECKING:
 
 _PACKAGE = "ansible_collections.spokewright.fleet.plugins.module_utils"
 _MODULES = ("icmp_echo", "management", "gateway_look")
+
+# A gateway that hangs must not hold up what the other one says: a gate counts its looks in seconds.
+_TIMEOUTS = Timeouts(connect=4, banner=6, auth=6, command=8, deadline=12)
 
 # The gateway's python3 gets the collector's source on stdin: nothing of ours has to be installed there, so an
 # answer never comes from an old copy.
@@ -180,10 +188,16 @@ def _program(*, instances: t.Sequence[str], echo: t.Sequence[str]) -> bytes:
 
 def _ask(*, fleet: Fleet, gateway: Gateway, program: bytes) -> dict[str, t.Any] | str:
     try:
-        answer = exchange(target=gateway_target(fleet=fleet, gateway=gateway), command="python3 -", stdin=program)
+        answer = exchange(
+            target=gateway_target(fleet=fleet, gateway=gateway), command="python3 -", stdin=program, timeouts=_TIMEOUTS
+        )
     except SshError as exc:
         return str(exc)
     if answer.exit_status != 0:
         lines = answer.stderr.decode(errors="replace").strip().splitlines()
         return f"the look at {gateway.name} failed: {lines[-1] if lines else f'exit status {answer.exit_status}'}"
-    return t.cast("dict[str, t.Any]", json.loads(answer.stdout.decode().strip().splitlines()[-1]))
+    lines = answer.stdout.decode(errors="replace").strip().splitlines()
+    try:
+        return t.cast("dict[str, t.Any]", json.loads(lines[-1] if lines else ""))
+    except ValueError:
+        return f"the look at {gateway.name} was answered with {lines[-1][:80] if lines else 'nothing'!r}"

@@ -61,7 +61,7 @@ def _nic_problem(
         if link.get("ifname") == nic["interface"]:
             found = [one.get("local") for one in link.get("addr_info", [])]
             if nic["address"] in found:
-                return None
+                return _carrier_problem(name, role, nic, link)
             has = ", ".join(str(one) for one in found) or "no address"
             return (
                 f"{name}: {role}: interface {nic['interface']} has {has}, the plan says {nic['address']}. "
@@ -71,6 +71,15 @@ def _nic_problem(
     return (
         f"{name}: {role}: there is no interface {nic['interface']} with an IPv4 address (there are: {there}). "
         "Correct the plan or the host's network configuration."
+    )
+
+
+def _carrier_problem(name: str, role: str, nic: t.Mapping[str, t.Any], link: t.Mapping[str, t.Any]) -> str | None:
+    if "LOWER_UP" in link.get("flags", []):
+        return None
+    return (
+        f"{name}: {role}: interface {nic['interface']} has no carrier. A gateway that lacks a network cannot stand in "
+        "for the other one: mend the cable or the port, then run again."
     )
 
 

@@ -19,7 +19,7 @@ GATEWAY = {
 
 
 def link(name: str, *addresses: str) -> dict[str, Any]:
-    return {"ifname": name, "addr_info": [{"local": address} for address in addresses]}
+    return {"ifname": name, "flags": ["UP", "LOWER_UP"], "addr_info": [{"local": address} for address in addresses]}
 
 
 GOOD: dict[str, Any] = {
