@@ -1,0 +1,143 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What gateway_routing decides from what runs, so that a run that was cut off is made good by the next."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+import subprocess
+import typing as t
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+
+ROLE = Path(__file__).parents[3] / "roles/gateway_routing"
+LOADED = {"rc": 0, "changed": False}
+OTHER = {"rc": 1, "changed": False}
+
+
+def environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROLE / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - as Ansible renders
+    )
+    made.tests["changed"] = lambda result: bool(result["changed"])
+    made.filters |= {
+        "comment": lambda text: f"# {text}",
+        "dirname": posixpath.dirname,
+        "from_json": json.loads,
+        "difference": lambda left, right: [item for item in left if item not in right],
+    }
+    return made
+
+
+def tasks(name: str) -> dict[str, dict[str, t.Any]]:
+    found = yaml.safe_load((ROLE / "tasks" / name).read_text(encoding="utf-8"))
+    return {task["name"]: task for task in found}
+
+
+def role_variables(**changed: t.Any) -> dict[str, t.Any]:
+    return {**yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8")), **changed}
+
+
+def holds(condition: str | list[str], **variables: t.Any) -> bool:
+    conditions = [condition] if isinstance(condition, str) else condition
+    return all(environment().compile_expression(item)(**variables) for item in conditions)
+
+
+class Host:
+    """The filter's file and record in a directory, nft replaced by a copy that shows what was loaded."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file, self.record, self.kernel = directory / "rules.nft", directory / "run/loaded", directory / "kernel"
+        self.nft = directory / "nft"
+        self.nft.write_text(f'#!/bin/sh\ncp "$2" {self.kernel}\n', encoding="utf-8")
+        self.nft.chmod(0o755)
+
+    def load(self, template: str, kind: str) -> int:
+        variables = role_variables(
+            ansible_managed="Ansible managed",
+            __gateway_routing_firewall_file=str(self.file),
+            __gateway_routing_firewall_record=str(self.record),
+        )
+        made = environment()
+        line = made.from_string(variables["__gateway_routing_firewall_load"]).render(variables)
+        text = made.get_template(template).render(variables | {"__gateway_routing_firewall_load": line})
+        (command,) = (row.partition("=")[2] for row in text.splitlines() if row.startswith(f"{kind}="))
+        shell = command.lstrip("-").replace("/usr/sbin/nft", str(self.nft)).replace("$$", "$")
+        return subprocess.run(shell, shell=True, check=False).returncode  # noqa: S602 - the unit's own line
+
+    def current(self) -> bool:
+        task = tasks("firewall.yml")["See whether the loaded rules are those of the file"]
+        argv = [
+            environment().from_string(word).render(__gateway_routing_firewall_record=str(self.record))
+            for word in task["ansible.builtin.command"]["argv"]
+        ]
+        return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+LOADERS = [
+    ("spokewright-firewall.service.j2", "ExecStart"),
+    ("spokewright-firewall.service.j2", "ExecReload"),
+    ("nftables-dropin.conf.j2", "ExecStartPost"),
+    ("nftables-dropin.conf.j2", "ExecReload"),
+    ("nftables-dropin.conf.j2", "ExecStopPost"),
+]
+
+
+@pytest.mark.parametrize(("template", "kind"), LOADERS)
+def test_who_loads_the_filter_records_what_was_loaded(template: str, kind: str, tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.file.write_text("old", encoding="utf-8")
+    assert not host.current()
+    assert host.load(template, kind) == 0
+    assert (host.kernel.read_text(encoding="utf-8"), host.current()) == ("old", True)
+
+    host.file.write_text("new, and the run is cut off here", encoding="utf-8")
+    assert not host.current()
+
+
+def test_rules_that_were_refused_are_not_recorded_as_loaded(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.file.write_text("old", encoding="utf-8")
+    host.load(*LOADERS[0])
+    host.file.write_text("new", encoding="utf-8")
+    host.nft.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    assert host.load(*LOADERS[1]) != 0
+    assert not host.current()
+
+
+@pytest.mark.parametrize(
+    ("check", "unit_changed", "file_changed", "recorded", "table"),
+    list(itertools.product([False, True], [False, True], [False, True], [LOADED, OTHER], [LOADED, OTHER])),
+)
+def test_the_filter_is_loaded_when_it_is_not_the_one_on_disk(
+    *, check: bool, unit_changed: bool, file_changed: bool, recorded: dict[str, t.Any], table: dict[str, t.Any]
+) -> None:
+    loads = holds(
+        tasks("firewall.yml")["Load the packet filter in one step"]["when"],
+        ansible_check_mode=check,
+        __gateway_routing_firewall_unit_written={"changed": unit_changed},
+        __gateway_routing_firewall_written={"changed": file_changed},
+        __gateway_routing_firewall_recorded=recorded,
+        __gateway_routing_firewall_loaded=table,
+    )
+    # In check mode on a first run there is no unit yet that could be asked.
+    assert loads == (not (check and unit_changed) and (file_changed or recorded is OTHER or table is OTHER))
+
+
+@pytest.mark.parametrize("name", ["firewall.yml", "routes.yml"])
+def test_systemd_reads_its_units_again_whether_or_not_this_run_wrote_them(name: str) -> None:
+    enabling = [
+        task["ansible.builtin.systemd_service"]
+        for task in tasks(name).values()
+        if task.get("ansible.builtin.systemd_service", {}).get("enabled")
+    ]
+    assert [task["daemon_reload"] for task in enabling] == [True]
