@@ -1,0 +1,114 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A keepalived follows its configuration for what it runs with, whatever happened to the run that wrote it."""
+
+from __future__ import annotations
+
+import posixpath
+import subprocess
+import typing as t
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+
+from ansible_collections.spokewright.fleet.plugins.filter.gateway import FilterModule
+
+ROLE = Path(__file__).parents[3] / "roles/ha_agent"
+OLD = "vrrp_instance IN {\n    advert_int 0.1\n    virtual_ipaddress {\n        10.200.0.1/32\n    }\n}\n"
+SLOWER = OLD.replace("advert_int 0.1", "advert_int 0.2")
+MOVED = OLD.replace("10.200.0.1", "10.200.0.9")
+
+
+def environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROLE / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - as Ansible renders
+    )
+    made.filters |= {f"spokewright.fleet.{name}": found for name, found in FilterModule().filters().items()}
+    made.filters |= {"comment": lambda text: f"# {text}", "dirname": posixpath.dirname}
+    return made
+
+
+def tasks() -> dict[str, dict[str, t.Any]]:
+    found = yaml.safe_load((ROLE / "tasks/service.yml").read_text(encoding="utf-8"))
+    return {task["name"]: task for task in found}
+
+
+class Host:
+    """keepalived's configuration and the record of what it runs with."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config, self.record = directory / "keepalived.conf", directory / "run/keepalived.started"
+
+    def systemd(self, kind: str) -> None:
+        """Run the drop-in's own lines of one kind, but for the one that clears away pid files."""
+        text = (
+            environment()
+            .get_template("keepalived-dropin.conf.j2")
+            .render(
+                ansible_managed="Ansible managed",
+                __ha_agent_config=str(self.config),
+                __ha_agent_started=str(self.record),
+                __ha_agent_members=[],
+            )
+        )
+        lines = [row.partition("=-")[2] for row in text.splitlines() if row.startswith(f"{kind}=-/bin/sh ")]
+        assert lines, kind
+        for line in lines:
+            subprocess.run(line, shell=True, check=True)  # noqa: S602 - the unit's own line
+
+    def next_run(self, *, active: bool = True) -> str:
+        """What a run does to keepalived that finds its configuration already written."""
+        read = tasks()["Read what keepalived was started or reloaded with"]["ansible.builtin.command"]["argv"]
+        argv = [environment().from_string(word).render(__ha_agent_started=str(self.record)) for word in read]
+        stdout = subprocess.run(argv, check=False, capture_output=True, text=True).stdout
+        task = tasks()["Make a running keepalived follow its configuration"]
+        known: dict[str, t.Any] = {
+            "lookup": lambda _plugin, _name: self.config.read_text(encoding="utf-8"),
+            "ansible_check_mode": False,
+            "__ha_agent_active": {"rc": 0 if active else 3},
+            "__ha_agent_running": {"stdout": stdout},
+        }
+        known["__ha_agent_change"] = environment().from_string(task["vars"]["__ha_agent_change"]).render(known)
+        if not all(environment().compile_expression(condition)(**known) for condition in task["when"]):
+            return "none"
+        return environment().from_string(task["ansible.builtin.systemd_service"]["state"]).render(known)
+
+
+@pytest.mark.parametrize("kind", ["ExecStartPre", "ExecReload"])
+@pytest.mark.parametrize(("written", "state"), [(OLD, "none"), (SLOWER, "reloaded"), (MOVED, "restarted")])
+def test_a_run_that_was_cut_off_after_writing_is_made_good_once(
+    kind: str, written: str, state: str, tmp_path: Path
+) -> None:
+    host = Host(tmp_path)
+    host.config.write_text(OLD, encoding="utf-8")
+    host.systemd(kind)
+    host.config.write_text(written, encoding="utf-8")
+    assert host.next_run() == state
+
+    host.systemd("ExecReload" if state == "reloaded" else "ExecStartPre")
+    assert host.next_run() == "none"
+
+
+def test_a_comment_moves_nothing(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.config.write_text(OLD, encoding="utf-8")
+    host.systemd("ExecStartPre")
+    host.config.write_text(f"# new words\n{OLD}", encoding="utf-8")
+    assert host.next_run() == "none"
+
+
+def test_a_keepalived_of_which_nothing_is_known_is_restarted_and_a_stopped_one_is_not(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.config.write_text(OLD, encoding="utf-8")
+    assert host.next_run() == "restarted"
+    assert host.next_run(active=False) == "none"
+
+
+def test_systemd_reads_the_drop_in_again_whether_or_not_this_run_wrote_it() -> None:
+    assert tasks()["Have keepalived started at boot"]["ansible.builtin.systemd_service"]["daemon_reload"] is True
