@@ -141,3 +141,20 @@ def test_systemd_reads_its_units_again_whether_or_not_this_run_wrote_them(name: 
         if task.get("ansible.builtin.systemd_service", {}).get("enabled")
     ]
     assert [task["daemon_reload"] for task in enabling] == [True]
+
+
+def test_the_daemon_of_a_device_of_ours_that_goes_is_stopped_before_that() -> None:
+    links = [
+        {"ifname": "lo"},
+        {"ifname": "tun0", "ifalias": "spokewright"},
+        {"ifname": "tun1", "ifalias": "spokewright"},
+        {"ifname": "tun8"},
+        {"ifname": "tun9", "ifalias": "somebody else's"},
+    ]
+    found = tasks("routes.yml")
+    stopping = "Stop the daemon of an instance that is no longer in the plan before its device goes"
+    expression = found[stopping]["loop"].strip().removeprefix("{{").removesuffix("}}")
+    loop = environment().compile_expression(expression)
+    assert loop(__gateway_routing_links={"stdout": json.dumps(links)}, __gateway_routing_devices=["tun0"]) == ["tun1"]
+    assert loop(__gateway_routing_links={"stdout": json.dumps(links)}, __gateway_routing_devices=["tun0", "tun1"]) == []
+    assert list(found).index(stopping) < list(found).index("Make devices and routes be as wanted now")
