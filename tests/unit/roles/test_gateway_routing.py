@@ -158,3 +158,8 @@ def test_the_daemon_of_a_device_of_ours_that_goes_is_stopped_before_that() -> No
     assert loop(__gateway_routing_links={"stdout": json.dumps(links)}, __gateway_routing_devices=["tun0"]) == ["tun1"]
     assert loop(__gateway_routing_links={"stdout": json.dumps(links)}, __gateway_routing_devices=["tun0", "tun1"]) == []
     assert list(found).index(stopping) < list(found).index("Make devices and routes be as wanted now")
+
+
+def test_networkd_is_never_restarted_under_a_virtual_address() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROLE / "tasks").glob("*.yml"))
+    assert "systemd-networkd.service" not in text
