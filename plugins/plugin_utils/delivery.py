@@ -139,13 +139,15 @@ def generation_of(*, shown: dict[str, Any], digest: str) -> int | None:
 
 
 def settled(*, shown: dict[str, Any], digest: str) -> bool:
-    """Whether the site runs exactly this bundle, confirmed, and nothing is left to do."""
+    """Whether the site runs exactly this bundle, confirmed, now and after its next boot."""
     held = generation_of(shown=shown, digest=digest)
     return (
         held is not None
         and held == shown["current"] == shown["confirmed"]
         and shown["pending"] == 0
         and shown["service"] == "active"
+        and shown["enabled"] is True
+        and shown["links"] is True
     )
 
 
@@ -154,9 +156,8 @@ def _stage(*, order: Order, bundle: Bundle, shown: dict[str, Any], held: int | N
     facts = {**shown, "digest": bundle.digest, "generation": held or 0}
     if held is not None:
         done = settled(shown=shown, digest=bundle.digest)
-        message = (
-            f"generation {held} holds bundle {bundle.digest[:12]}{'' if done else ', not active and confirmed yet'}"
-        )
+        todo = "" if done else ", not active, enabled and confirmed yet"
+        message = f"generation {held} holds bundle {bundle.digest[:12]}{todo}"
         return SiteResult(site=site, ok=True, message=message, receipt=facts)
     size = len(bundle.archive)
     if order.dry_run:
@@ -189,7 +190,8 @@ def _confirm(*, order: Order, shown: dict[str, Any], held: int, ask: Ask) -> Sit
 
 
 def _revert(*, order: Order, shown: dict[str, Any], ask: Ask) -> SiteResult:
-    current = shown["current"]
+    # A generation on its way out is left to the end, even when another is current already.
+    current = shown["pending"] or shown["current"]
     if order.dry_run:
         return SiteResult(
             site=order.target.name,

@@ -25,8 +25,12 @@ R=${SPOKEWRIGHT_ROOT:-}
 B=$R/etc/spokewright
 G=$B/generations
 S=$B/state
-U=openvpn-client@spokewright
+U=openvpn-client@spokewright.service
 T=spokewright-deadman
+C=$R/etc/openvpn/client
+CL=../../spokewright/current/client.conf
+D=$R/etc/systemd/system/$U.d
+DL=../../../spokewright/current/unit.conf
 KEEP=3
 verb=${1:-show}
 t=$G/.none
@@ -40,6 +44,7 @@ receipt() {
   [ "$1" = true ] && exit 0
   exit 1
 }
+ok() { receipt true "$1" "" "$2" "$3"; }
 fail() { receipt false false "$1" "$2"; }
 
 disk() { df -P "$B" "$R/etc" | tail -n 1; }
@@ -51,11 +56,13 @@ current() { l=$(readlink "$B/current"); number "${l##*/}"; }
 # Only coreutils syncs named files; anything else syncs all, which is as good and slower.
 flush() { sync "$@" || sync; }
 
-put() { # NAME TEXT
+# NAME TEXT
+put() {
   printf '%s\n' "$2" >"$S/.$1.new" && flush "$S/.$1.new" && mv -f "$S/.$1.new" "$S/$1" && flush "$S"
 }
 
-point() { # TARGET LINK: replace a link by rename
+# TARGET LINK: replace a link by rename
+point() {
   [ "$(readlink "$2")" = "$1" ] && return 0
   rm -f "$2.new"
   ln -s "$1" "$2.new" || return 1
@@ -64,7 +71,8 @@ point() { # TARGET LINK: replace a link by rename
   flush "${2%/*}"
 }
 
-intact() { # N: the digest of a whole generation, or nothing
+# N: the digest of a whole generation, or nothing
+intact() {
   [ -f "$G/$1/MANIFEST" ] && (cd "$G/$1" && sha256sum -c MANIFEST) >/dev/null && hash_of "$G/$1/MANIFEST"
 }
 
@@ -115,15 +123,17 @@ service() {
   case $1 in
     reload) systemctl daemon-reload ;;
     restart)
-      systemctl reset-failed $U.service
-      systemctl restart $U.service
+      systemctl reset-failed $U
+      systemctl restart $U
       ;;
-    enable) [ "$(systemctl is-enabled $U.service)" = enabled ] || systemctl enable $U.service ;;
-    state) systemctl is-active $U.service ;;
+    enabled) [ "$(systemctl is-enabled $U)" = enabled ] ;;
+    enable) service enabled || systemctl enable $U ;;
+    state) systemctl is-active $U ;;
   esac
 }
 
-arm() { # N SECONDS
+# N SECONDS
+arm() {
   disarm
   a=$G/$1/agent.sh
   command -v systemd-run >/dev/null && systemd-run --quiet --unit=$T --on-active="$2" \
@@ -138,24 +148,32 @@ disarm() {
 }
 
 links() {
-  c=$R/etc/openvpn/client
-  d=$R/etc/systemd/system/$U.service.d
-  mkdir -p "$c" "$d" && chmod 755 "$d" && point ../../spokewright/current/client.conf "$c/spokewright.conf" &&
-    point ../../../spokewright/current/unit.conf "$d/spokewright.conf"
+  mkdir -p "$C" "$D" && chmod 755 "$D" && point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf"
 }
+linked() { [ "$(readlink "$C/spokewright.conf")" = "$CL" ] && [ "$(readlink "$D/spokewright.conf")" = "$DL" ]; }
 
-flip() { # N: make it the current generation
+# N: make it the current generation
+flip() {
   cmp -s "$G/$1/unit.conf" "$B/current/unit.conf" || stale=1
-  [ -e "$R/etc/systemd/system/$U.service.d/spokewright.conf" ] || stale=1
+  [ -e "$D/spokewright.conf" ] || stale=1
   point "generations/$1" "$B/current" && links || return 1
   [ -z "$stale" ] || service reload
 }
 
-leave() { # go back from the generation on probation to the confirmed one
+# N: go back from it to the confirmed generation; 1: there is none, 2: not possible now
+leave() {
   to=$(get confirmed)
+  w=1
+  if [ "$to" -gt 0 ] && [ "$to" != "$1" ]; then
+    w=0
+    if [ "$to" != "$(current)" ]; then
+      put reverted "$1"
+      flip "$to" || return 2
+    fi
+  fi
+  # Last of all: as long as it is there, the next start or the next run finishes what is left to do.
   rm -f "$S/pending"
-  [ "$to" -gt 0 ] && [ "$to" != "$(current)" ] || return 1
-  flip "$to" && put reverted "$1"
+  return $w
 }
 
 prune() {
@@ -178,11 +196,15 @@ show() {
   o=$(openvpn --version | sed -n '1s/^OpenVPN \([^ ]*\).*/\1/p')
   more="\"generations\":[$list],\"current\":$(current),\"confirmed\":$(get confirmed),\"pending\":$(get pending)"
   more="$more,\"reverted\":$(get reverted),\"openvpn\":\"$(printf %s "$o" | esc)\",\"service\":\"$(service state | head -n 1)\""
+  service enabled && e=true || e=false
+  linked && l=true || l=false
+  more="$more,\"enabled\":$e,\"links\":$l"
   # The configuration and the manifest hold no secret.
-  receipt true false '' '' "$more,\"config\":\"$(esc <"$B/current/client.conf")\",\"manifest\":\"$(esc <"$B/current/MANIFEST")\""
+  ok false "" "$more,\"config\":\"$(esc <"$B/current/client.conf")\",\"manifest\":\"$(esc <"$B/current/MANIFEST")\""
 }
 
-stage() { # DIGEST, the bundle on standard input
+# DIGEST, the bundle on standard input
+stage() {
   ready
   for g in "$G"/.incoming.*; do
     kill -0 "${g##*.}" || rm -rf "$g"
@@ -205,31 +227,32 @@ stage() { # DIGEST, the bundle on standard input
   for g in $(gens); do
     top=$g
     [ "$(intact "$g")" = "$1" ] &&
-      receipt true false '' "generation $g already holds it" "\"generation\":$g,\"digest\":\"$1\""
+      ok false "generation $g already holds it" "\"generation\":$g,\"digest\":\"$1\""
   done
   g=$((top + 1))
   mv "$t" "$G/$g" || fail unwritable "cannot rename below $G: $(disk)"
   flush "$G"
   [ "$(intact "$g")" = "$1" ] || fail incomplete "generation $g cannot be read back"
-  receipt true true '' "staged as generation $g" "\"generation\":$g,\"digest\":\"$1\""
+  ok true "staged as generation $g" "\"generation\":$g,\"digest\":\"$1\""
 }
 
-activate() { # N SECONDS
+# N SECONDS
+activate() {
   lock
   n=$(number "$1")
   h=$(intact "$n")
   m="\"generation\":$n,\"digest\":\"$h\""
   [ -n "$h" ] || fail no-generation "generation $n is not here or not whole; stage it again"
-  command -v openvpn >/dev/null || fail openvpn-missing 'openvpn is not installed'
-  command -v systemctl >/dev/null || fail no-service-manager 'no systemd here'
+  command -v openvpn >/dev/null || fail openvpn-missing "openvpn is not installed"
+  command -v systemctl >/dev/null || fail no-service-manager "no systemd here"
   up=$(service state)
   [ "$up" = activating ] && up=active
   was=$(current)
-  if [ "$was" = "$n" ] && [ "$up" = active ]; then
-    [ "$(get confirmed)" = "$n" ] && receipt true false '' "generation $n runs and is confirmed" "$m"
+  if [ "$was" = "$n" ] && [ "$up" = active ] && service enabled && linked; then
+    [ "$(get confirmed)" = "$n" ] && ok false "generation $n runs and is confirmed" "$m"
     [ "$(get pending)" = "$n" ] && read -r p b r <"$S/pending" && [ "$r" = started ] && {
       arm "$n" "$2"
-      receipt true false '' "generation $n runs and waits to be confirmed" "$m"
+      ok false "generation $n runs and waits to be confirmed" "$m"
     }
   fi
   if [ "$(get confirmed)" != "$n" ]; then
@@ -241,28 +264,33 @@ activate() { # N SECONDS
   fi
   rm -f "$S/reverted"
   flip "$n" || fail unwritable "cannot make generation $n current: $(disk)"
-  service enable
-  if ! service restart; then
-    w=$(systemctl status $U.service --no-pager --lines=4 | tail -n 4)
-    disarm
+  e=
+  service enable || e="cannot be enabled"
+  [ -n "$e" ] || service restart || e="did not start"
+  if [ -n "$e" ]; then
+    m=$(systemctl status $U --no-pager --lines=4 | tail -n 4)
     if leave "$n"; then
+      disarm
       service restart
-      fail service-failed "the client did not start on generation $n; went back to $(current). $w"
+      fail service-failed "the client $e on generation $n; went back to $(current). $m"
     fi
-    fail service-failed "the client did not start on generation $n. $w"
+    # What could not be left now is the timer's to leave.
+    [ -f "$S/pending" ] || disarm
+    fail service-failed "the client $e on generation $n. $m"
   fi
   [ "$(get confirmed)" = "$n" ] || put pending "$n $(boot_id) started"
-  receipt true true '' "generation $n runs, $2 s to be confirmed" "$m"
+  ok true "generation $n runs, $2 s to be confirmed" "$m"
 }
 
-confirm() { # N
+# N
+confirm() {
   lock
   n=$(number "$1")
   m="\"generation\":$n,\"digest\":\"$(intact "$n")\""
   c=$(current)
   [ "$c" = "$n" ] || fail not-current "generation $c is current, not $n: the site went back by itself"
   was=$(get confirmed)
-  [ "$was" = "$n" ] && [ ! -f "$S/pending" ] && receipt true false '' "generation $n was confirmed before" "$m"
+  [ "$was" = "$n" ] && [ ! -f "$S/pending" ] && ok false "generation $n was confirmed before" "$m"
   if [ "$was" != "$n" ]; then
     [ "$was" -eq 0 ] || put previous "$was"
     put confirmed "$n" || fail no-space "cannot write below $S"
@@ -270,30 +298,42 @@ confirm() { # N
   rm -f "$S/pending"
   disarm
   prune
-  receipt true true '' "generation $n is confirmed" "$m"
+  ok true "generation $n is confirmed" "$m"
 }
 
-revert() { # N: leave generation N
+# N: leave generation N
+revert() {
   lock
   n=$(number "${1:-$(current)}")
-  [ "$(current)" = "$n" ] || receipt true false '' "generation $n is not current" "\"generation\":$(current)"
+  [ "$(current)" = "$n" ] || [ "$(get pending)" = "$n" ] ||
+    ok false "generation $n is not current" "\"generation\":$(current)"
   if [ "$(get confirmed)" = "$n" ]; then
     [ -n "$(intact "$(get previous)")" ] || fail no-previous "no generation before $n is left"
-    put confirmed "$(get previous)" && rm -f "$S/previous"
+    # From here on a power cut ends in the generation before, as if this one had been on probation.
+    if ! put pending "$n $(boot_id) left" || ! put confirmed "$(get previous)"; then
+      fail no-space "cannot write below $S"
+    fi
+    rm -f "$S/previous"
   fi
+  leave "$n"
+  case $? in
+    1) fail no-previous "no confirmed generation to go back to" ;;
+    2) fail unwritable "cannot go back from generation $n: $(disk)" ;;
+  esac
   disarm
-  leave "$n" || fail no-previous "no confirmed generation to go back to"
   service restart || fail service-failed "the client did not start on generation $(current)"
-  receipt true true '' "went back from generation $n to $(current)" "\"generation\":$(current)"
+  ok true "went back from generation $n to $(current)" "\"generation\":$(current)"
 }
 
-deadman() { # N: called by the timer
+# N: called by the timer
+deadman() {
   lock
   [ "$(get pending)" = "$1" ] || exit 0
   leave "$1" && service restart
 }
 
-guard() { # called before the client starts: a power cut took the timer with it
+# called before the client starts: a power cut took the timer with it
+guard() {
   read -r n b _ <"$S/pending" || exit 0
   [ "$b" = "$(boot_id)" ] || leave "$n"
 }

@@ -32,6 +32,8 @@ def shown(**changes: Any) -> dict[str, Any]:
         "confirmed": 4,
         "pending": 0,
         "service": "active",
+        "enabled": True,
+        "links": True,
         "openvpn": "2.6.14",
     }
     return {**state, **changes}
@@ -60,8 +62,11 @@ def play(verb: str, state: dict[str, Any], *, dry_run: bool = False) -> tuple[An
         ("activate", shown(current=3), ("activate", "4", "90", "0 bytes"), True),
         ("activate", shown(confirmed=3, pending=4), ("activate", "4", "90", "0 bytes"), True),
         ("activate", shown(service="inactive"), ("activate", "4", "90", "0 bytes"), True),
+        ("activate", shown(enabled=False), ("activate", "4", "90", "0 bytes"), True),
+        ("activate", shown(links=False), ("activate", "4", "90", "0 bytes"), True),
         ("confirm", shown(confirmed=3), ("confirm", "4", "0 bytes"), True),
         ("revert", shown(), ("revert", "4", "0 bytes"), True),
+        ("revert", shown(current=3, confirmed=3, pending=4), ("revert", "4", "0 bytes"), True),
         ("show", shown(), None, False),
     ],
 )

@@ -32,7 +32,7 @@ echo "$*" >>"{home}/calls"
 case $1 in
   is-active) [ -f "{home}/active" ] && echo active || {{ echo inactive; exit 3; }} ;;
   is-enabled) [ -f "{home}/enabled" ] && echo enabled || {{ echo disabled; exit 1; }} ;;
-  enable) touch "{home}/enabled" ;;
+  enable) [ ! -f "{home}/cannot-enable" ] && touch "{home}/enabled" || exit 1 ;;
   restart)
     rm -f "{home}/active"
     grep -q broken "{root}/etc/openvpn/client/spokewright.conf" && exit 1
@@ -125,6 +125,14 @@ ONE, TWO, THREE = make('one "quoted" \\ back\n\ttab\n'), make("two\n"), make("th
 @pytest.fixture(params=["dash", "bash", "busybox"])
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return Site(tmp_path, request.param)
+
+
+def cut_power(site: Site) -> None:
+    """The next start of the unit is one after another boot."""
+    pending = site.base / "state/pending"
+    if pending.exists():
+        pending.write_text(f"{pending.read_text().split()[0]} another-boot started\n")
+    site.start("guard")
 
 
 def settle(site: Site, bundle: bundles.Bundle) -> int:
@@ -254,6 +262,52 @@ def test_a_client_that_does_not_start_is_left_at_once(site: Site) -> None:
     assert (shown["current"], shown["pending"], shown["service"]) == (1, 0, "active")
 
 
+def test_a_client_that_cannot_be_enabled_is_left_at_once(site: Site) -> None:
+    settle(site, ONE)
+    (site.home / "enabled").unlink()
+    (site.home / "cannot-enable").touch()
+    site.stage(TWO)
+    failed = site.run("activate", "2", "60")
+    assert failed["reason"] == "service-failed"
+    assert "the client cannot be enabled on generation 2; went back to 1" in failed["message"]
+    shown = site.run("show")
+    assert (shown["current"], shown["pending"], shown["enabled"]) == (1, 0, False)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    ["enabled", "root/etc/openvpn/client/spokewright.conf", f"root/etc/systemd/system/{UNIT}.d/spokewright.conf"],
+)
+def test_a_site_that_would_not_come_up_at_its_next_boot_is_seen_and_mended(site: Site, gone: str) -> None:
+    settle(site, ONE)
+    shown = site.run("show")
+    assert (shown["enabled"], shown["links"]) == (True, True)
+    assert delivery.settled(shown=shown, digest=ONE.digest)
+    (site.home / gone).unlink()
+    shown = site.run("show")
+    assert (shown["enabled"], shown["links"]) == (gone != "enabled", gone == "enabled")
+    assert not delivery.settled(shown=shown, digest=ONE.digest)
+    assert site.run("activate", "1", "60")["changed"] is True
+    assert delivery.settled(shown=site.run("show"), digest=ONE.digest)
+
+
+def test_a_site_that_cannot_go_back_now_does_so_later(site: Site) -> None:
+    settle(site, ONE)
+    site.stage(TWO)
+    site.run("activate", "2", "60")
+    # A file system that has become read-only lets no link be made.
+    site.tool("ln", "#!/bin/sh\nexit 1\n")
+    site.start("deadman", "2")
+    shown = site.run("show")
+    assert (shown["current"], shown["pending"]) == (2, 2)
+    refused = site.run("revert", "2")
+    assert (refused["reason"], site.run("show")["pending"]) == ("unwritable", 2)
+    (site.bin / "ln").unlink()
+    cut_power(site)
+    shown = site.run("show")
+    assert (shown["current"], shown["pending"], shown["reverted"]) == (1, 0, 2)
+
+
 def test_a_bundle_that_was_cut_leaves_nothing(site: Site) -> None:
     settle(site, ONE)
     for keep in (0, 100, 600, len(TWO.archive) // 2):
@@ -325,6 +379,52 @@ def test_without_flock_the_lock_of_a_dead_process_does_not_block(tmp_path: Path)
         assert not (site.base / "state/lock.d").exists()
 
 
+def killed_at(calm: Site, here: Path, step: int, *words: str, stdin: bytes = b"") -> tuple[Site, bool]:
+    """A copy of the calm site on which the verb was killed before that step, and whether it came so far."""
+    shutil.copytree(calm.home, here, symlinks=True)
+    site = Site.__new__(Site)
+    site.home, site.root, site.bin, site.shell = here, here / "root", here / "bin", ["dash"]
+    site.tool("systemctl", SYSTEMCTL.format(home=here, root=site.root))
+    traps = here / "traps"
+    traps.mkdir()
+    for name in STEPS:
+        real = site.bin / name if (site.bin / name).exists() else shutil.which(name)
+        (traps / name).write_text(
+            f'#!/bin/sh\necho x >>"{here}/count"\n[ "$(wc -l <"{here}/count")" -eq {step} ] && kill -9 0\n'
+            f'exec {real} "$@"\n'
+        )
+        (traps / name).chmod(0o755)
+    plain = f"{site.bin}:/usr/sbin:/usr/bin:/sbin:/bin"
+    site.path = f"{traps}:{plain}"
+    killed = site.start(*words, stdin=stdin).returncode == -signal.SIGKILL
+    site.path = plain
+    return site, killed
+
+
+@pytest.mark.parametrize("verb", ["deadman", "guard", "revert", "activate"])
+def test_a_power_cut_at_any_step_of_going_back_ends_on_the_confirmed_generation(tmp_path: Path, verb: str) -> None:
+    calm = Site(tmp_path / "calm", "dash")
+    settle(calm, ONE)
+    calm.stage(make("broken\n") if verb == "activate" else TWO)
+    if verb != "activate":
+        calm.run("activate", "2", "60")
+    if verb == "guard":
+        (calm.base / "state/pending").write_text("2 another-boot started\n")
+    if verb == "revert":
+        calm.run("confirm", "2")
+    words = {"activate": ("activate", "2", "60"), "guard": ("guard",)}.get(verb, (verb, "2"))
+    for step in range(1, 80):
+        site, killed = killed_at(calm, tmp_path / f"step-{step}", step, *words)
+        confirmed = (site.base / "state/confirmed").read_text()
+        cut_power(site)
+        shown = site.run("show")
+        assert (shown["current"], shown["pending"]) == (int(confirmed), 0), (step, shown)
+        if not killed:
+            assert (shown["current"], step > 5) == (1, True)
+            return
+    pytest.fail("the verb never ended by itself")
+
+
 @pytest.mark.parametrize("verb", ["stage", "activate", "confirm", "revert"])
 def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: Path, verb: str) -> None:
     calm = Site(tmp_path / "calm", "dash")
@@ -338,31 +438,15 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: 
     words = {"stage": ("stage", TWO.digest), "activate": ("activate", "2", "60")}.get(verb, (verb, "2"))
     stdin = TWO.archive if verb == "stage" else b""
     for step in range(1, 80):
-        here = tmp_path / f"step-{step}"
-        shutil.copytree(calm.home, here, symlinks=True)
-        site = Site.__new__(Site)
-        site.home, site.root, site.bin, site.shell = here, here / "root", here / "bin", ["dash"]
-        site.tool("systemctl", SYSTEMCTL.format(home=here, root=site.root))
-        traps = here / "traps"
-        traps.mkdir()
-        for name in STEPS:
-            real = site.bin / name if (site.bin / name).exists() else shutil.which(name)
-            (traps / name).write_text(
-                f'#!/bin/sh\necho x >>"{here}/count"\n[ "$(wc -l <"{here}/count")" -eq {step} ] && kill -9 0\n'
-                f'exec {real} "$@"\n'
-            )
-            (traps / name).chmod(0o755)
-        plain = f"{site.bin}:/usr/sbin:/usr/bin:/sbin:/bin"
-        site.path = f"{traps}:{plain}"
-        killed = site.start(*words, stdin=stdin).returncode == -signal.SIGKILL
-        site.path = plain
+        site, killed = killed_at(calm, tmp_path / f"step-{step}", step, *words, stdin=stdin)
         shown = site.run("show")
         assert all(one["intact"] for one in shown["generations"]), (step, shown)
         assert shown["current"] in {1, 2}, (step, shown)
         again = site.run(*words, stdin=stdin)
         assert again["ok"], (step, again)
         if verb == "revert":
-            assert site.run("show")["current"] == 1, step
+            shown = site.run("show")
+            assert (shown["current"], shown["pending"], shown["service"]) == (1, 0, "active"), step
         else:
             assert site.run("activate", "2", "60")["ok"], step
             assert site.run("confirm", "2")["ok"], step
