@@ -158,7 +158,11 @@ class Storage:
     def prepare(self) -> None:
         """Make the root directory, closed to everybody else."""
         self._make(self.root)
-        mode = self.root.stat().st_mode & 0o777
+        self.check_closed()
+
+    def check_closed(self) -> None:
+        """Refuse a root directory that others can look into."""
+        mode = self.root.stat().st_mode & 0o777 if self.root.exists() else 0
         if mode & 0o077:
             raise KeyStoreError(
                 f"key store {self.root} has mode {mode:04o}: others could read all keys. Run: chmod 0700 {self.root}"
@@ -191,11 +195,20 @@ class KeyStore:
         dry_run: bool = False,
     ) -> Ensured:
         """Make what is missing; what is there stays as it is, whatever the plan says by now."""
-        if dry_run:
-            return self._missing(gateways=gateways, sites=sites)
-        self.storage.prepare()
-        with self._locked(operation="make keys"):
-            return self._make_missing(fleet=fleet, key_type=key_type, gateways=gateways, sites=sites)
+        try:
+            self.storage.check_closed()
+            missing = self._missing(gateways=gateways, sites=sites)
+            if dry_run or not (missing.changed or self._new_index(fleet=fleet) != self.index()):
+                return missing
+            self.storage.prepare()
+            with self._locked(operation="make keys"):
+                return self._make_missing(fleet=fleet, key_type=key_type, gateways=gateways, sites=sites)
+        except OSError as exc:
+            raise KeyStoreError(
+                f"the key store {self.path} cannot be {'read' if dry_run else 'written'}: {exc.strerror or exc}"
+                f"{f' ({exc.filename})' if exc.filename else ''}. No key was lost. See to free space and to the "
+                "permissions of the directory, then run again."
+            ) from exc
 
     def site_key(self, *, site: str) -> SiteKey:
         """The newest key of a site, proven whole: sealed by our server key, signed by our CA, for this site."""
@@ -222,20 +235,23 @@ class KeyStore:
 
     def _missing(self, *, gateways: Sequence[str], sites: Sequence[str]) -> Ensured:
         has = self.storage.has
-        return Ensured(
+        missing = Ensured(
             made_ca=not has(CA_CERT),
             made_crl=not has(CRL),
             made_server_key=not has(SERVER_KEY),
             made_gateways=tuple(name for name in gateways if not has(f"gateways/{name}/{CERT}")),
             made_sites=tuple(site for site in sites if self.epoch(site=site) == 0),
         )
+        self._refuse_partial_loss(missing)
+        self._refuse_half_a_gateway(gateways)
+        self._refuse_lost_sites(sites)
+        return missing
 
     def _make_missing(
         self, *, fleet: str, key_type: certificates.KeyType, gateways: Sequence[str], sites: Sequence[str]
     ) -> Ensured:
         missing = self._missing(gateways=gateways, sites=sites)
         now = dt.datetime.now(tz=dt.UTC).replace(microsecond=0)
-        self._refuse_partial_loss(missing)
         if missing.made_ca:
             ca = certificates.make_ca(fleet=fleet, key_type=key_type, now=now)
             # The certificate is written last: it is what says that the CA exists.
@@ -264,6 +280,37 @@ class KeyStore:
                     f"{self.path / name} is gone, but keys made with it are still there. A new one would lock every "
                     "site out. Restore it from the backup of the key store."
                 )
+        if not missing.made_ca and not self.storage.has(CA_KEY):
+            raise KeyStoreError(
+                f"{self.path / CA_KEY} is gone, but {CA_CERT} is there. Without it no site or gateway can be given a "
+                "key. Restore it from the backup of the key store; do not make it anew."
+            )
+
+    def _refuse_half_a_gateway(self, gateways: Sequence[str]) -> None:
+        for name in gateways:
+            there = self.storage.names(f"gateways/{name}")
+            gone = [file for file in (CERT, KEY) if file not in there]
+            if there and gone:
+                raise KeyStoreError(
+                    f"{self.path / 'gateways' / name} is only partly there: {' and '.join(gone)} missing. Restore it "
+                    f"from the backup. For a new certificate of {name}, remove the whole directory."
+                )
+
+    def _refuse_lost_sites(self, sites: Sequence[str]) -> None:
+        """The index says who was given a key; a key it knows and that is not there was lost, not never made."""
+        known = self.index().get("sites", {})
+        lost = [
+            site
+            for site in sites
+            if max((int(name) for name in known.get(site, {}) if name.isdigit()), default=0) > self.epoch(site=site)
+        ]
+        if lost:
+            raise KeyStoreError(
+                f"{self.path / 'sites'}: the keys of {', '.join(lost[:5])}"
+                f"{f' and {len(lost) - 5} more' if len(lost) > 5 else ''} are gone, but {INDEX} knows that they were "
+                f"made. Restore sites/ID from the backup of the key store. To give such a site a new key on purpose, "
+                f'remove its entry under "sites" from {self.path / INDEX}, then run again.'
+            )
 
     def _make_site(
         self,
@@ -305,9 +352,14 @@ class KeyStore:
 
     def _write_index(self, *, fleet: str) -> None:
         """Bring the index in line with the files; they are the truth, so a crash before this line loses nothing."""
-        old = self.index()
-        known = old.get("sites", {})
-        sites: dict[str, dict[str, Any]] = {}
+        new = self._new_index(fleet=fleet)
+        if new != self.index():
+            self.storage.write(INDEX, json.dumps(new, indent=1, sort_keys=True) + "\n")
+
+    def _new_index(self, *, fleet: str) -> dict[str, Any]:
+        known = self.index().get("sites", {})
+        # What was made once stays known, so that its loss is seen even when the site comes back years later.
+        sites: dict[str, dict[str, Any]] = dict(known)
         for site in self.storage.names("sites"):
             entries = dict(known.get(site, {}))
             for name in self.storage.names(f"sites/{site}"):
@@ -322,9 +374,7 @@ class KeyStore:
                 "certificate_serial": format(certificates.serial(certificate=text), "x"),
             }
         ca = certificates.fingerprint(certificate=self.storage.read(CA_CERT))
-        new = {"version": 1, "fleet": fleet, "ca_fingerprint": ca, "gateways": gateways, "sites": sites}
-        if new != old:
-            self.storage.write(INDEX, json.dumps(new, indent=1, sort_keys=True) + "\n")
+        return {"version": 1, "fleet": fleet, "ca_fingerprint": ca, "gateways": gateways, "sites": sites}
 
     @contextlib.contextmanager
     def _locked(self, *, operation: str) -> Iterator[None]:
@@ -343,6 +393,7 @@ class KeyStore:
             os.ftruncate(handle, 0)
             os.pwrite(handle, line.encode(), 0)
             yield
-            os.ftruncate(handle, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, 0)
         finally:
             os.close(handle)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -164,6 +165,89 @@ def test_a_lost_ca_or_server_key_is_never_silently_replaced(tmp_path: Path, name
         ensure(store, sites=[*SITES, "site-0003"])
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("lose", "says"),
+    [
+        ("ca.pem", r"ca.pem is gone, but keys made with it are still there"),
+        ("ca.key", r"ca.key is gone, but ca.pem is there.*Restore it from the backup"),
+        ("server-tls-crypt-v2.pem", r"server-tls-crypt-v2.pem is gone, but keys"),
+        (
+            "sites/site-0001",
+            r"the keys of site-0001 are gone, but index.json knows.*Restore sites/ID.*remove its entry",
+        ),
+        ("sites", r"the keys of site-0001, site-0002 are gone"),
+        (
+            "gateways/gw1/key.pem",
+            r"gateways/gw1 is only partly there: key.pem missing. Restore it.*remove the whole directory",
+        ),
+        ("gateways/gw2/cert.pem", r"gateways/gw2 is only partly there: cert.pem missing"),
+    ],
+)
+def test_what_was_lost_is_told_by_the_run_and_by_its_check_and_nothing_is_made(
+    tmp_path: Path, lose: str, says: str, *, dry_run: bool
+) -> None:
+    store = tmp_path / "store"
+    ensure(store)
+    if (store / lose).is_dir():
+        shutil.rmtree(store / lose)
+    else:
+        (store / lose).unlink()
+    before = content(store)
+    with pytest.raises(ks.KeyStoreError, match=says):
+        ensure(store, sites=[*SITES, "site-0003"], dry_run=dry_run)
+    assert content(store) == before
+
+
+def test_a_lost_key_stays_known_while_its_site_is_out_of_the_plan(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ensure(store)
+    shutil.rmtree(store / "sites/site-0002")
+    assert ensure(store, sites=["site-0001", "site-0003"]).made_sites == ("site-0003",)
+    with pytest.raises(ks.KeyStoreError, match="the keys of site-0002 are gone"):
+        ensure(store)
+
+
+def test_with_its_entry_removed_from_the_index_a_site_gets_a_new_key(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ensure(store)
+    old = ks.KeyStore(path=store).site_key(site="site-0001").kid
+    shutil.rmtree(store / "sites/site-0001")
+    index = json.loads((store / "index.json").read_text())
+    del index["sites"]["site-0001"]
+    (store / "index.json").write_text(json.dumps(index))
+    assert ensure(store).made_sites == ("site-0001",)
+    new = ks.KeyStore(path=store).site_key(site="site-0001").kid
+    assert new != old
+    assert json.loads((store / "index.json").read_text())["sites"]["site-0001"]["1"]["kid"] == new
+
+
+def test_a_check_refuses_a_store_that_others_can_read(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir(mode=0o755)
+    with pytest.raises(ks.KeyStoreError, match="mode 0755"):
+        ensure(store, dry_run=True)
+
+
+@pytest.mark.parametrize(("call", "number"), [("open", errno.EROFS), ("pwrite", errno.ENOSPC)])
+def test_a_store_that_cannot_be_written_is_one_clear_error_and_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    store = tmp_path / "store"
+    ensure(store)
+    real = getattr(os, call)
+
+    def refuse(what: Any, how: Any, *more: Any, **named: Any) -> Any:
+        if call == "pwrite" or how & os.O_CREAT:
+            raise OSError(number, os.strerror(number), *([str(what)] if call == "open" else []))
+        return real(what, how, *more, **named)
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(ks.KeyStoreError, match=rf"store cannot be written: {os.strerror(number)}.*No key was lost"):
+        ensure(store, sites=[*SITES, "site-0003"])
+    assert ensure(store).changed is False
+
+
 def test_a_second_operator_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     store = tmp_path / "store"
     ensure(store)
@@ -172,8 +256,10 @@ def test_a_second_operator_is_told_who_holds_the_lock(tmp_path: Path) -> None:
         handle.write("anna@desk (pid 7) since 2026-01-01T00:00:00Z: make keys\n")
         handle.flush()
         with pytest.raises(ks.KeyStoreLockedError, match=r"in use by anna@desk \(pid 7\) since 2026"):
-            ensure(store)
-    ensure(store)
+            ensure(store, sites=[*SITES, "site-0003"])
+        # Who only looks whether all is there needs nobody to wait.
+        assert ensure(store).changed is False
+    ensure(store, sites=[*SITES, "site-0003"])
 
 
 @pytest.mark.parametrize(
