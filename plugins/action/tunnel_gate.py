@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
                 "sites": {"type": "list", "elements": "str", "required": True},
                 "since": {"type": "dict", "default": {}},
                 "seconds": {"type": "float", "default": 60.0},
+                "deadman_seconds": {"type": "int"},
             },
         )
         if self._task.check_mode:
@@ -46,6 +47,7 @@ class ActionModule(ActionBase):
                 sites=args["sites"],
                 seconds=args["seconds"],
                 since={site: float(when) for site, when in args["since"].items()},
+                deadman_seconds=args["deadman_seconds"],
                 on_look=lambda done, total: display.display(f"  gate: {done} of {total} sites are up as planned"),
             )
         except FleetError as exc:

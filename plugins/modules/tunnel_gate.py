@@ -38,6 +38,12 @@ options:
     description: How long to wait in all.
     type: float
     default: 60
+  deadman_seconds:
+    description:
+      - How long each site waits to be confirmed before it goes back by itself.
+      - With it the wait ends no later than 30 seconds before the site of O(since) that was activated first would go
+        back, so that the sites that passed can still be confirmed. Without it only O(seconds) counts.
+    type: int
 attributes:
   check_mode:
     description: In check mode it does not wait and says for how many sites it would.

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 import typing as t
 from dataclasses import dataclass
@@ -18,6 +20,10 @@ if t.TYPE_CHECKING:
 
 # Clocks count whole seconds in OpenVPN's status; a session may look this much older than it is.
 _ROUNDING = 1.5
+# What the confirmation of the sites that passed needs before the first dead-man timer runs out.
+_TO_CONFIRM = 30.0
+# What a look that has begun in time may take beyond it: a gateway that is switched off costs ten seconds.
+_LAST_LOOK = 12.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ def wait_for_sites(
     sites: t.Sequence[str],
     seconds: float,
     since: t.Mapping[str, float] | None = None,
+    deadman_seconds: float | None = None,
     look: t.Callable[..., Evidence] = collect,
     pause: float = 1.0,
     on_look: t.Callable[[int, int], None] | None = None,
@@ -46,17 +53,28 @@ def wait_for_sites(
         sites: ids of the sites that must pass.
         seconds: how long to wait in all.
         since: for each site, the controller's Unix time of its activation: an older session proves nothing.
+        deadman_seconds: what each site waits to be confirmed. The gate ends early enough to confirm them all.
         look: takes one look; the default asks the real gateways.
         pause: seconds between two looks.
         on_look: told after each look how many have passed, and of how many.
     """
     address = {site.id: str(site.tunnel_address) for site in fleet.sites}
     activated = since or {}
+    if deadman_seconds is not None:
+        first = min(activated.values(), default=time.time())
+        seconds = max(0.0, min(seconds, first + deadman_seconds - _TO_CONFIRM - time.time()))
     deadline = time.monotonic() + seconds
     passed: dict[str, Passed] = {}
     while True:
         waiting = [site for site in sites if site not in passed or not passed[site].ok]
-        evidence = look(fleet=fleet, echo=[address[site] for site in waiting])
+        evidence = _in_time(
+            lambda echo: look(fleet=fleet, echo=echo),
+            [address[site] for site in waiting],
+            seconds=max(0.0, deadline - time.monotonic()) + _LAST_LOOK,
+        )
+        if evidence is None:
+            late = f"the gateways' answer did not come within {seconds:.0f} s"
+            return {site: passed.get(site, Passed(site, ok=False, message=late)) for site in sites}
         verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
         for site in waiting:
             passed[site] = _judge(
@@ -68,6 +86,26 @@ def wait_for_sites(
         if done == len(sites) or time.monotonic() >= deadline:
             return passed
         time.sleep(pause)
+
+
+def _in_time(look: t.Callable[[list[str]], Evidence], echo: list[str], *, seconds: float) -> Evidence | None:
+    """One look, or nothing when it takes longer: the sites' dead-man timers do not wait for it."""
+    answers: queue.SimpleQueue[Evidence | Exception] = queue.SimpleQueue()
+
+    def serve() -> None:
+        try:
+            answers.put(look(echo))
+        except Exception as exc:  # noqa: BLE001 - raised again where it is waited for
+            answers.put(exc)
+
+    threading.Thread(target=serve, name="spokewright-look", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        return None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _judge(*, verdict: SiteVerdict, evidence: Evidence, address: str, since: float | None) -> Passed:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
 
+# The dead-man timers of the sites that are done run while the last one is waited for.
+QUICK: Final = Timeouts(command=30, deadline=30)
 NEEDS_BUNDLE: Final = frozenset(("stage", "activate", "confirm"))
 
 
@@ -32,7 +34,7 @@ class SiteRun:
         self.verb = verb
         self.deadman_seconds = deadman_seconds
         self.dry_run = dry_run
-        self.timeouts = timeouts or Timeouts()
+        self.timeouts = timeouts or (QUICK if verb in {"activate", "confirm"} else Timeouts())
         self._sites = {site.id: site for site in fleet.sites}
         self._store = KeyStore(path=fleet.plan.key_store)
         self.began: dict[str, float] = {}

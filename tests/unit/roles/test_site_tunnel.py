@@ -1,0 +1,125 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order of a rollout, group by group, with sites and gateways that answer as a test says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+FATES = "SPOKEWRIGHT_TEST_FATES"
+SAID = "SPOKEWRIGHT_TEST_SAID"
+ACTION = f"""
+import json, os
+from ansible.plugins.action import ActionBase
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        args, fates = self._task.args, json.loads(os.environ["{FATES}"])
+        verb = args.get("verb", "gate")
+        sites = args["sites"]
+        with open(os.environ["{SAID}"], "a") as said:
+            said.write(json.dumps({{**args, "verb": verb}}) + "\\n")
+        well = [site for site in sites if fates.get(site) != verb]
+        found = {{site: {{"ok": site in well, "message": verb, "reason": ""}} for site in sites}}
+        return {{**result, "sites": found, "ok_sites": well, "activated": {{site: 1.0 for site in well}},
+                "unsettled_sites": [site for site in well if fates.get(site) != "settled"], "openvpn_missing": []}}
+"""
+GROUPS = {"canary": ["c1"], "north": ["n1", "n2"], "south": ["s1"]}
+PLAYBOOK = [
+    {
+        "hosts": "sites",
+        "gather_facts": False,
+        "tasks": [{"ansible.builtin.fail": {"msg": "left"}, "when": "inventory_hostname in left"}],
+    },
+    {
+        "hosts": "sites",
+        "gather_facts": False,
+        "roles": ["spokewright.fleet.site_tunnel"],
+        "vars": {"site_tunnel_plan": "/nowhere", "site_tunnel_groups": [*GROUPS]},
+    },
+]
+
+
+def rollout(
+    tmp_path: Path, fates: dict[str, str], *options: str, left: tuple[str, ...] = ()
+) -> tuple[list[str], list[dict[str, str]], str]:
+    """The sites that were activated, in order; everything that was asked; what Ansible said."""
+    here = tmp_path / "ansible_collections/spokewright/fleet"
+    (here / "plugins/action").mkdir(parents=True)
+    for name in ("galaxy.yml", "meta", "roles", "plugins/modules"):
+        (here / name).symlink_to(ROOT / name)
+    for name in ("site_generation", "tunnel_gate"):
+        (here / f"plugins/action/{name}.py").write_text(ACTION)
+    (here / "plugins/action/site_verdict.py").symlink_to(ROOT / "plugins/action/site_verdict.py")
+    children = {group: {"hosts": {site: {} for site in sites}} for group, sites in GROUPS.items()}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"sites": {"children": children}}}}))
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(PLAYBOOK))
+    said = tmp_path / "said"
+    said.touch()
+    ran = subprocess.run(
+        ["ansible-playbook", "-i", "hosts.yml", "play.yml", "-e", json.dumps({"left": left}), *options],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(tmp_path),
+            "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+            FATES: json.dumps(fates),
+            SAID: str(said),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    asked = [json.loads(line) for line in said.read_text().splitlines()]
+    assert asked, ran.stdout + ran.stderr
+    return [site for one in asked if one["verb"] == "activate" for site in sorted(one["sites"])], asked, ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("fates", "activated"),
+    [
+        pytest.param({}, ["c1", "n1", "n2", "s1"], id="all well"),
+        pytest.param({"c1": "settled"}, ["n1", "n2", "s1"], id="a group with nothing to change keeps nobody back"),
+        pytest.param({"c1": "stage"}, [], id="nobody of the first group could be reached"),
+        pytest.param({"n1": "stage", "n2": "stage"}, ["c1"], id="nobody of a later group could be reached"),
+        pytest.param({"n1": "stage"}, ["c1", "n2", "s1"], id="one dead site among others"),
+        pytest.param({"n1": "stage", "n2": "settled"}, ["c1", "s1"], id="one dead site, the others as they should be"),
+        pytest.param({"n1": "stage", "n2": "activate"}, ["c1", "n2"], id="one dead, the other did not start"),
+        pytest.param({"n1": "gate"}, ["c1", "n1", "n2"], id="one site did not pass the gate"),
+    ],
+)
+def test_a_group_lets_the_next_one_go_only_when_it_could_show_that_the_change_is_sound(
+    tmp_path: Path, fates: dict[str, str], activated: list[str]
+) -> None:
+    assert rollout(tmp_path, fates)[0] == activated
+
+
+def test_a_group_whose_sites_all_left_the_run_before_stops_the_next_and_says_so(tmp_path: Path) -> None:
+    activated, _, output = rollout(tmp_path, {}, left=("c1",))
+
+    assert activated == []
+    assert "Group north keeps what it runs: too many sites of group canary did not pass, or none of them" in " ".join(
+        output.split()
+    )
+
+
+def test_a_group_outside_the_limit_stops_nobody(tmp_path: Path) -> None:
+    assert rollout(tmp_path, {"c1": "stage", "n1": "stage"}, "--limit", "n2,s1")[0] == ["n2", "s1"]
+
+
+def test_the_gate_knows_when_the_sites_would_go_back(tmp_path: Path) -> None:
+    gates = [one for one in rollout(tmp_path, {})[1] if one["verb"] == "gate"]
+
+    assert [(one["since"], one["deadman_seconds"]) for one in gates[:1]] == [({"c1": 1.0}, 120)]
