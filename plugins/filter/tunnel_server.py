@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import typing as t
 from dataclasses import asdict
 from pathlib import Path
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.certificates import fingerprint
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_material import (
     Material,
     MaterialError,
@@ -37,6 +39,19 @@ def tunnel_server_material(files: t.Mapping[str, str], *, may_be_missing: bool =
         except MaterialError as exc:
             problem = str(exc)
     return asdict(Material(digest="", certificate_days=0, crl_days=0, crl_revoked=0)) | {"problem": problem}
+
+
+def tunnel_server_authority(installed: str, ca_file: str) -> dict[str, t.Any]:
+    """Compare the CA certificates a gateway runs with, given as PEM text, with the controller's.
+
+    None on the gateway, before a first run, is no other one. Several, after a run that broke off, are no other one when
+    the controller's is among them: it came there with consent.
+    """
+    found = re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", installed, re.DOTALL)
+    there = sorted({fingerprint(certificate=one) for one in found})
+    path = Path(ca_file)
+    ours = fingerprint(certificate=path.read_text(encoding="ascii")) if path.exists() else "none, it holds no CA yet"
+    return {"same": not there or ours in there, "installed": ", ".join(there), "ours": ours}
 
 
 def tunnel_server_openvpn(banner: str, package: str = "") -> dict[str, str]:
@@ -73,6 +88,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Names of the filters."""
         return {
+            "tunnel_server_authority": tunnel_server_authority,
             "tunnel_server_limits": tunnel_server_limits,
             "tunnel_server_material": tunnel_server_material,
             "tunnel_server_openvpn": tunnel_server_openvpn,

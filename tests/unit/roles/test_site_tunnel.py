@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -54,7 +55,7 @@ PLAYBOOK = [
 
 def rollout(
     tmp_path: Path, fates: dict[str, str], *options: str, left: tuple[str, ...] = ()
-) -> tuple[list[str], list[dict[str, str]], str]:
+) -> tuple[list[str], list[dict[str, Any]], str]:
     """The sites that were activated, in order; everything that was asked; what Ansible said."""
     here = tmp_path / "ansible_collections/spokewright/fleet"
     (here / "plugins/action").mkdir(parents=True)
@@ -63,7 +64,7 @@ def rollout(
     for name in ("site_generation", "tunnel_gate"):
         (here / f"plugins/action/{name}.py").write_text(ACTION)
     (here / "plugins/action/site_verdict.py").symlink_to(ROOT / "plugins/action/site_verdict.py")
-    children = {group: {"hosts": {site: {} for site in sites}} for group, sites in GROUPS.items()}
+    children: dict[str, Any] = {group: {"hosts": {site: {} for site in sites}} for group, sites in GROUPS.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"sites": {"children": children}}}}))
     (tmp_path / "play.yml").write_text(yaml.safe_dump(PLAYBOOK))
     said = tmp_path / "said"

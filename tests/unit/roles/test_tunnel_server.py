@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from ansible_collections.spokewright.fleet.plugins.filter.tunnel_server import FilterModule
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.certificates import fingerprint
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
 
 ROLE = Path(__file__).parents[3] / "roles/tunnel_server"
@@ -192,6 +193,59 @@ def test_a_trial_leaves_nothing_behind(gateway: Path) -> None:
     assert sorted(path.name for path in Path("/sys/class/net").iterdir()) == links
     running = subprocess.run(["pgrep", "-f", str(gateway)], capture_output=True, text=True, check=False)
     assert running.stdout == ""
+
+
+def authority(tmp_path: Path, *options: str) -> tuple[int, str]:
+    """The role's look at the CA of a gateway whose directory is tmp_path/server, and what it said."""
+    variables = {
+        "__tunnel_server_directory": str(tmp_path / "server"),
+        "tunnel_server_ca_file": str(tmp_path / "store/ca.pem"),
+        "tunnel_server_gateway_name": "gw1",
+    }
+    role = {"name": "spokewright.fleet.tunnel_server", "tasks_from": "authority"}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role}]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
+    (tmp_path / "vars.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
+    done = subprocess.run(
+        [
+            *("ansible-playbook", "-i", "localhost,", "-c", "local", str(tmp_path / "play.yml")),
+            *("-e", f"@{tmp_path / 'vars.yml'}", *options),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROLE.parents[1],
+    )
+    assert "changed=0" in done.stdout, done.stdout + done.stderr
+    return done.returncode, " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_a_gateway_is_not_given_the_keys_of_another_store_without_consent(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    store, server = tmp_path / "store", tmp_path / "server"
+    KeyStore(path=store).ensure(fleet="lab", key_type="p256", gateways=[], sites=[])
+    assert authority(tmp_path, *options)[0] == 0, "nothing is installed yet"
+
+    (server / "material/old").mkdir(parents=True)
+    installed = server / "material/old/ca.crt"
+    shutil.copy(store / "ca.pem", installed)
+    (server / "tun0.conf").write_text(f"dev tun0\nca {installed}\n", encoding="ascii")
+    assert authority(tmp_path, *options)[0] == 0, "the same"
+
+    shutil.rmtree(store)
+    code, said = authority(tmp_path, *options)
+    assert (code, "CA of the key store: none, it holds no CA yet" in said) == (2, True), said
+
+    KeyStore(path=store).ensure(fleet="lab", key_type="p256", gateways=[], sites=[])
+    code, said = authority(tmp_path, *options)
+    assert code == 2, said
+    for path in (installed, store / "ca.pem"):
+        assert fingerprint(certificate=path.read_text()) in said
+    assert f"the key store at {store} is not the one this gateway was built with" in said
+    assert authority(tmp_path, *options, "-e", "tunnel_server_new_ca=false")[0] == 2
+    assert authority(tmp_path, *options, "-e", "tunnel_server_new_ca=true")[0] == 0
 
 
 def test_each_version_gets_what_it_needs(tmp_path: Path) -> None:
