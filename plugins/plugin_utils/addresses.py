@@ -13,6 +13,7 @@ import socket
 from typing import NamedTuple
 
 BITS = 32
+_LENGTH_DIGITS = 2
 
 
 class Span(NamedTuple):
@@ -49,7 +50,7 @@ def parse_prefix(text: str) -> tuple[int, int] | None:
     number = address_number(base)
     if number is None or not slash or not length_text.isascii() or not length_text.isdigit():
         return None
-    length = int(length_text)
+    length = int(length_text) if len(length_text) <= _LENGTH_DIGITS else BITS + 1
     if length > BITS or str(length) != length_text:
         return None
     return number, length

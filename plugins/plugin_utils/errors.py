@@ -34,7 +34,9 @@ class Problem:
         """Return the one line an operator reads."""
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
         field = f"{self.field}: " if self.field else ""
-        return f"{place}{field}{self.message} {self.remedy}".rstrip()
+        line = f"{place}{field}{self.message} {self.remedy}".rstrip()
+        # YAML and JSON can hold half of a character (a lone surrogate), which no terminal takes.
+        return line.encode("utf-8", "backslashreplace").decode()
 
 
 class InputErrors(FleetError):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_MOST_DIGITS = 20
 _KIND_WORDS = {
     "mapping": "a mapping",
     "list": "a list",
@@ -40,6 +41,10 @@ def closest(*, word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?`, or nothing when no known word is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"Did you mean '{found[0]}'?" if found else ""
+
+
+def _short(number: str) -> str:
+    return number if len(number) <= _MOST_DIGITS else f"{number[:_MOST_DIGITS]}..."
 
 
 def listing(words: Iterable[str]) -> str:
@@ -144,9 +149,10 @@ class FieldReader:
         if node.kind not in ("integer", "number", "text") or not _INTEGER.fullmatch(node.text):
             self.fault(node, f"{self._shown(node)} is no whole number.", f"Write a number from {low} to {high}.")
             return None
-        value = int(node.text)
-        if not low <= value <= high:
-            self.fault(node, f"{value} is out of range.", f"Write a number from {low} to {high}.")
+        # Python refuses to convert thousands of digits.
+        value = int(node.text) if len(node.text) <= _MOST_DIGITS else None
+        if value is None or not low <= value <= high:
+            self.fault(node, f"{_short(node.text)} is out of range.", f"Write a number from {low} to {high}.")
             return None
         return value
 
@@ -159,7 +165,7 @@ class FieldReader:
             return None
         value = float(node.text)
         if not low <= value <= high:
-            self.fault(node, f"{node.text} is out of range.", f"Write a number from {low} to {high}.")
+            self.fault(node, f"{_short(node.text)} is out of range.", f"Write a number from {low} to {high}.")
             return None
         return value
 

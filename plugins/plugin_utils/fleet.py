@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -138,7 +139,7 @@ def load_fleet(
     lock_file = plan_reader.path_of("lock")
     if lock_file == plan_reader.path_of("registry"):
         lock_file = None
-    lock, lock_on_disk = _read_lock(file=lock_file, facts=facts, problems=problems)
+    lock, lock_on_disk = _read_lock(file=lock_file, shown_plan=shown_plan, facts=facts, problems=problems)
     if problems or plan is None or lock is None:
         raise InputErrors(problems)
     if release_sites:
@@ -176,6 +177,8 @@ def _read(*, file: Path, problems: list[Problem], missing: str) -> bytes | None:
         problems.append(
             Problem(shown_path(file), 0, "", "", f"cannot be read: {exc.strerror}.", "Check its permissions.")
         )
+    except ValueError as exc:
+        problems.append(Problem(shown_path(file), 0, "", "", f"is no path: {exc}.", missing))
     return None
 
 
@@ -217,8 +220,21 @@ def _read_registry(
     return rows
 
 
-def _read_lock(*, file: Path | None, facts: PlanFacts, problems: list[Problem]) -> tuple[Lock | None, bytes | None]:
-    if file is None or not file.exists():
+def _read_lock(
+    *, file: Path | None, shown_plan: str, facts: PlanFacts, problems: list[Problem]
+) -> tuple[Lock | None, bytes | None]:
+    # A lock that is there but cannot be followed is no reason to give every site a new address.
+    if file is not None and os.path.lexists(file) and not file.exists():
+        message = "is a symbolic link that leads to no file."
+        remedy = "Restore the lock from git; without it every site may get a new address."
+        problems.append(Problem(shown_path(file), 0, "", "", message, remedy))
+        return None, None
+    if file is not None and not file.parent.is_dir():
+        message = f"its directory {shown_path(file.parent)} does not exist or cannot be entered."
+        remedy = "Make the directory, or correct the path."
+        problems.append(Problem(shown_plan, facts.line("lock"), "lock", str(file), message, remedy))
+        return None, None
+    if file is None or not os.path.lexists(file):
         if facts.tunnel_network is None or facts.block_prefix is None:
             return None, None
         return Lock(network=str(facts.tunnel_network), block_prefix=facts.block_prefix), None

@@ -90,7 +90,7 @@ def others_would_take(*, plan_file: Path) -> bool:
         return False
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError):
         return not re.search(r"^plugin:\s", text, re.MULTILINE)
     return not (isinstance(document, dict) and document.get("plugin"))
 

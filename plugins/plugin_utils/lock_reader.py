@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _RESTORE = "Restore the lock from git; it is written by the tools, not by hand."
 _SECTIONS = ("blocks", "sites", "tombstones")
+_KEYS = ("version", "network", "block_prefix", "instances", *_SECTIONS)
 
 
 class _RepeatedKeyError(ValueError):
@@ -54,11 +55,12 @@ class LockReader:
         network = document.get("network")
         block_prefix = document.get("block_prefix")
         instances = document.get("instances", 0)
-        if not isinstance(network, str) or not isinstance(block_prefix, int) or not _is_count(instances):
+        if not isinstance(network, str) or type(block_prefix) is not int or not _is_count(instances):
             self._fault(
                 "", "network", "", "network, block_prefix or instances is missing or of the wrong type.", _RESTORE
             )
             return None
+        self._keys(document)
         sections = {name: self._section(document, name) for name in _SECTIONS}
         self._against_plan(network, block_prefix)
         if len(self._problems) > faults:
@@ -88,31 +90,47 @@ class LockReader:
         found = re.compile(rf'"{re.escape(key)}"\s*:').search(self._text, start)
         return self._text.count("\n", 0, found.start()) + 1 if found else 0
 
-    def _document(self, data: bytes) -> Mapping[str, object] | None:
+    def _json(self, data: bytes) -> tuple[object] | None:
         try:
             self._text = data.decode("utf-8")
-            document = json.loads(self._text, object_pairs_hook=_object)
+            return (json.loads(self._text, object_pairs_hook=_object),)
         except UnicodeDecodeError:
             self._problems.append(Problem(self._file, 0, "", "", "the lock is no UTF-8 text.", _RESTORE))
-            return None
         except json.JSONDecodeError as exc:
             message = f"the lock is no JSON: {exc.msg} at column {exc.colno}."
             remedy = "Resolve the merge conflict, if there is one. " + _RESTORE
             self._problems.append(Problem(self._file, exc.lineno, "", "", message, remedy))
-            return None
         except _RepeatedKeyError as exc:
             key = str(exc)
             self._fault("", key, key, f"'{key}' stands in the lock twice.", _RESTORE)
+        except (RecursionError, ValueError):
+            message = "the lock is nested too deep, or holds a number with too many digits."
+            self._problems.append(Problem(self._file, 0, "", "", message, _RESTORE))
+        return None
+
+    def _document(self, data: bytes) -> Mapping[str, object] | None:
+        found = self._json(data)
+        if found is None:
             return None
+        (document,) = found
         if not isinstance(document, dict):
             self._problems.append(Problem(self._file, 1, "", "", "the lock is no JSON object.", _RESTORE))
             return None
-        if document.get("version") != VERSION:
-            version = document.get("version")
+        version = document.get("version")
+        if type(version) is not int or version != VERSION:
             message = f"the lock has version {json.dumps(version)}, these tools know version {VERSION}."
             self._fault("", "version", str(version), message, "Use the tools that wrote it, or restore it from git.")
             return None
         return document
+
+    def _keys(self, document: Mapping[str, object]) -> None:
+        """A section that is not there would mean that no site has an address yet."""
+        for key in document:
+            if key not in _KEYS:
+                self._fault("", key, key, f"'{key}' is no key of a lock.", _RESTORE)
+        for key in _SECTIONS:
+            if key not in document:
+                self._fault("", key, "", "is missing.", _RESTORE)
 
     def _section(self, document: Mapping[str, object], name: str) -> Mapping[str, object]:
         section = document.get(name, {})
@@ -206,7 +224,7 @@ class LockReader:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and 0 <= value <= MAX_INSTANCES
+    return type(value) is int and 0 <= value <= MAX_INSTANCES
 
 
 def _is_date(text: str) -> bool:

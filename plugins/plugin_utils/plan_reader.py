@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PLUGIN = "spokewright.fleet.fleet"
 # Keys of Ansible's own Constructable, served by the inventory plugin. `groups` is ours, so theirs is not offered.
 CONSTRUCTED_KEYS = ("compose", "keyed_groups", "leading_separator", "strict")
-_ANY_TEXT = re.compile(r"[^\x00-\x1f]+")
+_ANY_TEXT = re.compile(r"[^\x00-\x1f\ud800-\udfff]+")
 
 
 class PlanReader:
@@ -116,14 +116,26 @@ class PlanReader:
     def path_of(self, key: str) -> Path | None:
         """Return a path of the plan even where the plan as a whole is bad, without noting anything."""
         node = None if self._reader.facts.root is None else self._reader.facts.root.entries.get(key)
-        return None if node is None or not node.text.strip() else self._absolute(node.text)
+        return None if node is None or not _ANY_TEXT.fullmatch(node.text) else self._absolute(node.text)
 
-    def _absolute(self, text: str) -> Path:
-        return Path(os.path.abspath(self._plan_file.parent / Path(text).expanduser()))  # noqa: PTH100 - keep symlinks
+    def _absolute(self, text: str) -> Path | None:
+        if not text.strip():
+            return None
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError:
+            return None
+        return Path(os.path.abspath(self._plan_file.parent / path))  # noqa: PTH100 - keep symlinks
 
     def _path(self, node: Node | None) -> Path | None:
         text = self._reader.matching(node, pattern=_ANY_TEXT, what="path", remedy="Write a path relative to this file.")
-        return None if text is None else self._absolute(text)
+        if node is None or text is None:
+            return None
+        path = self._absolute(text)
+        if path is None:
+            remedy = "Name a user that exists, or write a path relative to this file."
+            self._reader.fault(node, f"'{text}' starts in the home of a user this computer does not know.", remedy)
+        return path
 
     def _groups(self, node: Node | None) -> tuple[str, ...] | None:
         items = self._reader.items(node, of="site group names, in rollout order")

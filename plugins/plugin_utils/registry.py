@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "group", "oob_address", "host_key", "lan", "options")
 OPTIONS = ("oob_port", "oob_user", "transports")
 _LAST_PORT = 65535
+_PORT_DIGITS = 5
 _MULTICAST = 0xE0000000
 _LOOPBACK = Span(0x7F000000, 0x7FFFFFFF)
 
@@ -240,7 +241,7 @@ class RegistryReader:
         return tuple(found)
 
     def _port(self, value: str) -> int:
-        if value.isascii() and value.isdigit() and 1 <= int(value) <= _LAST_PORT:
+        if len(value) <= _PORT_DIGITS and value.isascii() and value.isdigit() and 1 <= int(value) <= _LAST_PORT:
             return int(value)
         self._fault("options", value, f"oob_port '{value}' is no port.", f"Write a number from 1 to {_LAST_PORT}.")
         return 22

@@ -72,6 +72,9 @@ def read_yaml(*, text: str, file: str, problems: list[Problem]) -> Node | None:
                 "Remove the character; write the file as plain UTF-8.",
             )
         )
+    except (RecursionError, ValueError, OverflowError):
+        message = "this is no YAML a plan can be: it is nested too deep, or holds an impossible character or number."
+        problems.append(Problem(file, 0, "", "", message, "Correct it, or restore the file from git."))
     return None
 
 

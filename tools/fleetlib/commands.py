@@ -17,9 +17,18 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import pl
 if t.TYPE_CHECKING:
     import argparse
 
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+
 
 def _print(args: argparse.Namespace, data: t.Mapping[str, t.Any], human: str) -> None:
     print(json.dumps(data, indent=2) if args.format == "json" else human)
+
+
+def _first_lock(fleet: Fleet) -> str:
+    """What an operator must not overlook: without a lock every site starts anew."""
+    if fleet.lock_on_disk is not None:
+        return ""
+    return f"\nthere is no lock file yet: all {len(fleet.sites)} sites get their first address"
 
 
 def check(args: argparse.Namespace) -> bool:
@@ -33,6 +42,7 @@ def check(args: argparse.Namespace) -> bool:
         "gateways": [gateway.name for gateway in fleet.plan.gateways],
         "instances": len(fleet.instances),
         "pending_changes": pending,
+        "lock_exists": fleet.lock_on_disk is not None,
     }
     human = (
         f"{args.plan_file}: valid. {len(fleet.sites)} sites in {len(fleet.plan.groups)} groups, "
@@ -40,20 +50,23 @@ def check(args: argparse.Namespace) -> bool:
     )
     if pending:
         human += f"\n{pending} changes are not in the lock file yet: see `tools/fleet plan`."
-    _print(args, data, human)
+    _print(args, data, human + _first_lock(fleet))
     return True
 
 
 def plan(args: argparse.Namespace) -> bool:
     """Show where each site goes, and record it when told to."""
     fleet = load_fleet(plan_file=args.plan_file, release_sites=args.release)
-    data = plan_report(fleet=fleet)
-    _print(args, data, plan_table(data))
+    said = ""
     if args.write:
+        # Before anything is printed: with --format json a refusal would be a second document.
         if not args.move_sites:
             refuse_moves(fleet=fleet, consent="add --move-sites")
-        written = record(fleet=fleet)
-        print(f"{fleet.plan.lock}: {'written' if written else 'already up to date'}", file=sys.stderr)
+        said = f"{fleet.plan.lock}: {'written' if record(fleet=fleet) else 'already up to date'}"
+    data = {**plan_report(fleet=fleet), "lock_exists": fleet.lock_on_disk is not None}
+    _print(args, data, plan_table(data) + _first_lock(fleet))
+    if said:
+        print(said, file=sys.stderr)
     return True
 
 
