@@ -11,16 +11,13 @@ short_description: Gateways and sites of a tunnel fleet
 description:
   - Reads the plan of a fleet (C(*.fleet.yml) or C(*.fleet.yaml)), the registry of its sites (CSV) and the lock of its
     address allocations (JSON), and makes of them the hosts, groups and variables the roles of this collection use.
-  - Everything is checked before the first host is added. All faults of all files are reported at once, each with
-    file, line, field, value and remedy.
+  - Everything is checked before the first host is added; all faults of all files are reported at once, with remedy.
   - New sites get their address in memory, the same each time; C(tools/fleet plan --write) persists it in the lock.
 author:
   - Spokewright maintainers (@spokewright)
 notes:
   - Groups made are C(gateways), C(sites), one per site group below C(sites), and one C(instance_NAME) per instance.
-  - If Ansible is not configured to fail on a broken inventory source (C(any_unparsed_is_failed)), or another inventory
-    plugin would take the broken file for its own, the plugin ends the run itself. A broken plan never becomes an empty
-    inventory.
+  - A broken plan never becomes an empty inventory, and two plans never one; the plugin ends the run itself if need be.
   - The key O(groups) is the list of site groups here; the C(groups) of other constructed inventories is not offered.
   - Every column and key with its rules is in C(docs/registry-and-plan.md).
 options:
@@ -176,8 +173,7 @@ gateways:
     oob: {interface: eno1, address: 172.20.0.2}
     inside: {interface: eno2, address: 10.200.0.3}
     transports: {internet: {interface: eno3, address: 203.0.113.3}}
-# Your own groups beside ours: one per transport a site prefers.
-keyed_groups:
+keyed_groups:  # your own groups beside ours: one per transport a site prefers
   - prefix: prefers
     key: fleet_site_transports[0]
 """
@@ -210,16 +206,20 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:  # noqa: FBT001, FBT002
         """Add the groups, hosts and variables of the plan, or nothing at all."""
-        super().parse(inventory, loader, path, cache)
         try:
-            view = build_view(fleet=load_fleet(plan_file=Path(path)))
-        except FleetError as exc:
-            if not C.config.get_config_value("INVENTORY_ANY_UNPARSED_IS_FAILED") or others_would_take(
-                plan_file=Path(path)
-            ):
-                self.display.error(str(exc), wrap_text=False)
+            super().parse(inventory, loader, path, cache)
+            self._take(inventory, path)
+        except Exception as exc:  # whatever it is: Ansible would go on without the fleet
+            text = str(exc) if isinstance(exc, FleetError) else f"{path}: {exc or type(exc).__name__}"
+            must_fail = C.config.get_config_value("INVENTORY_ANY_UNPARSED_IS_FAILED")
+            if not must_fail or others_would_take(plan_file=Path(path)):
+                self.display.error(text, wrap_text=False)
                 raise SystemExit(1) from exc
-            raise AnsibleParserError(str(exc)) from exc
+            raise AnsibleParserError(text) from exc
+
+    def _take(self, inventory: Any, path: str) -> None:
+        view = build_view(fleet=load_fleet(plan_file=Path(path)))
+        view.refuse_second_fleet(known=inventory.groups["all"].vars)
         self._read_config_data(path)
         # Ansible shows every value it does not trust as {"__ansible_unsafe": ...}. Where nothing could be a template,
         # trust changes nothing but that: `ansible-inventory --list` stays readable for people and programs.

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
@@ -40,6 +43,19 @@ class InventoryView:
     def holds_template(self) -> bool:
         """Say whether a string anywhere in the variables would mean something to Jinja."""
         return _template_in([group.variables for group in self.groups.values()]) or _template_in(self.hosts)
+
+    def refuse_second_fleet(self, *, known: Mapping[str, Any]) -> None:
+        """Refuse to add a fleet to another: hosts of one would get variables and groups of both.
+
+        Raises:
+            FleetError: `known`, the variables of the group all so far, are those of another plan.
+        """
+        first, second = known.get("fleet_plan_file"), self.groups["all"].variables["fleet_plan_file"]
+        if first is not None and first != second:
+            raise FleetError(
+                f"{second}: the inventory already holds the fleet of {first}. One run serves one fleet: name one plan "
+                "with -i."
+            )
 
 
 def build_view(*, fleet: Fleet) -> InventoryView:

@@ -125,6 +125,34 @@ def test_a_broken_plan_never_becomes_an_empty_inventory(plan: str, fail_setting:
     assert "1 problem found, nothing was touched." in done.stderr
 
 
+@pytest.mark.parametrize("fail_setting", ["True", "False"])
+@pytest.mark.parametrize(
+    "plan",
+    [PLAN + "compose: 5\n", PLAN + "keyed_groups: [5]\n", PLAN + "strict: true\ncompose: {x: nothing.y}\n"],
+    ids=["compose no mapping", "keyed_groups no mapping", "strict"],
+)
+def test_what_ansible_itself_refuses_ends_the_run_too(plan: str, fail_setting: str, tmp_path: Path) -> None:
+    plan_file = write_fleet(tmp_path, plan=plan)
+
+    done = ansible_inventory("-i", str(plan_file), "--list", ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=fail_setting)
+
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert str(plan_file) in done.stderr
+
+
+@pytest.mark.parametrize("fail_setting", ["True", "False"])
+def test_two_plans_never_become_one_fleet(fail_setting: str, tmp_path: Path) -> None:
+    plan_file = write_fleet(tmp_path)
+    shutil.copy(plan_file, tmp_path / "two.fleet.yml")
+
+    done = ansible_inventory("-i", str(tmp_path), "--list", ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=fail_setting)
+
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert f"already holds the fleet of {plan_file}. One run serves one fleet" in done.stderr
+
+
 def test_the_whole_text_reaches_the_operator(tmp_path: Path) -> None:
     plan_file = write_fleet(tmp_path, sites=SITES.replace("0003,north", "0003,nort").replace("10.64.4.0", "10.64.4.1"))
 
