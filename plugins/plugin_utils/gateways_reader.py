@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_text import host_key_fault
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedInterface
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedHostKey, PlacedInterface
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ class GatewaysReader:
             self._reader.fault(
                 place,
                 f"gateway {name} has no host key.",
-                f"Collect it: tools/fleet hostkeys collect -i {self._plan_argument} --write",
+                f"`tools/fleet hostkeys collect -i {self._plan_argument}` prints its line; put it here by hand.",
             )
             return None
         text = " ".join(written.text.split()[:2])
@@ -86,6 +86,7 @@ class GatewaysReader:
                 written, f"the host key {fault}.", "Copy /etc/ssh/ssh_host_ed25519_key.pub of that host."
             )
             return None
+        self._reader.facts.host_keys.append(PlacedHostKey(name, text, written))
         return text
 
     def _nic(self, node: Node | None, *, gateway: str, home: str) -> Nic | None:
@@ -95,6 +96,10 @@ class GatewaysReader:
         interface = self._reader.matching(
             entries.get("interface"), pattern=names.INTERFACE, what="interface name", remedy=names.INTERFACE_RULE
         )
+        if interface in names.NO_INTERFACE:
+            remedy = "Name the network interface of the gateway that is on this network."
+            self._reader.fault(entries["interface"], f"'{interface}' is no interface of a network.", remedy)
+            interface = None
         if interface is not None:
             self._reader.facts.interfaces.append(PlacedInterface(gateway, interface, entries["interface"]))
         address = self._reader.placed_address(entries.get("address"), home=home, owner=gateway)

@@ -17,7 +17,12 @@ INTERFACE_RULE = "An interface name has at most 15 letters, digits, dots, hyphen
 TRANSPORT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 TRANSPORT_RULE = "Use lower-case letters, digits and underscores, starting with a letter, at most 32."
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+CLONED_RULE = "Remove /etc/ssh/ssh_host_* on one of them, run `ssh-keygen -A` anew there and collect again."
 
+# No interface of a gateway: what the kernel has for itself, and directories of /proc/sys/net/ipv4/conf.
+NO_INTERFACE = frozenset({"all", "default", "lo"})
+# Networks of a gateway that are no transport have these names beside the transports'.
+NO_TRANSPORT = frozenset({"inside", "oob"})
 RESERVED_HOSTS = frozenset({"all", "ungrouped", "localhost"})
 RESERVED_GROUPS = frozenset({"all", "ungrouped", "gateways", "sites", "localhost"})
 INSTANCE_GROUP_PREFIX = "instance_"

@@ -49,6 +49,14 @@ class PlacedInterface(NamedTuple):
     node: Node
 
 
+class PlacedHostKey(NamedTuple):
+    """A host key of a gateway."""
+
+    gateway: str
+    text: str
+    node: Node
+
+
 class PlacedNumber(NamedTuple):
     """A number and its place."""
 
@@ -65,6 +73,7 @@ class PlanFacts:
     addresses: list[PlacedAddress] = field(default_factory=list)
     interfaces: list[PlacedInterface] = field(default_factory=list)
     vrrp_ids: list[PlacedNumber] = field(default_factory=list)
+    host_keys: list[PlacedHostKey] = field(default_factory=list)
     site_networks: tuple[PlacedNetwork, ...] | None = None
     groups: tuple[str, ...] | None = None
     transport_names: tuple[str, ...] | None = None

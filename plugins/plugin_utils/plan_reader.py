@@ -238,6 +238,9 @@ class PlanReader:
             elif name in seen:
                 self._reader.fault(entries["name"], f"'{name}' is the name of two transports.", "Rename one of them.")
                 all_named, name = False, None
+            elif name in names.NO_TRANSPORT:
+                self._reader.fault(entries["name"], f"'{name}' is a network of the plan itself.", "Rename it.")
+                all_named, name = False, None
             else:
                 seen.append(name)
             found.append(self._transport(entries, name=name or item.path))

@@ -8,13 +8,18 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import instance_index
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.field_reader import FieldReader
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedAddress, PlanFacts
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import (
+        PlacedAddress,
+        PlacedHostKey,
+        PlanFacts,
+    )
 
 _SMALLEST_SHARED_PREFIX = 30
 _PAIR = 2
@@ -27,6 +32,7 @@ def judge_plan(*, facts: PlanFacts, reader: FieldReader) -> None:
     _addresses(facts, reader)
     _vrrp_ids(facts, reader)
     _interfaces(facts, reader)
+    _host_keys(facts, reader)
     _address_order(facts, reader)
 
 
@@ -133,6 +139,15 @@ def _interfaces(facts: PlanFacts, reader: FieldReader) -> None:
                 f"'{name}' is the tun device of a tunnel instance.",
                 "Rename the interface on the gateway, or correct it.",
             )
+
+
+def _host_keys(facts: PlanFacts, reader: FieldReader) -> None:
+    seen: dict[str, PlacedHostKey] = {}
+    for placed in facts.host_keys:
+        first = seen.setdefault(placed.text, placed)
+        if first is not placed:
+            place = f"{first.gateway} in line {first.node.line}"
+            reader.fault(placed.node, f"is also the host key of {place}; a cloned image.", names.CLONED_RULE)
 
 
 def _address_order(facts: PlanFacts, reader: FieldReader) -> None:

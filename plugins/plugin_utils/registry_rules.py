@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Problem
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry import Lan, SiteRow
 
 _SMALLEST_SHARED_PREFIX = 30
+_THROUGH_TUNNELS = ("tunnels.", "inside.", "site_networks")
 _ONE_SITE = "Each address may lie in one site only; correct one of the two."
 
 
@@ -31,6 +33,7 @@ class RegistryRules:
     def judge(self, *, rows: Sequence[SiteRow]) -> None:
         """Note every broken rule."""
         self._oob_addresses(rows)
+        self._host_keys(rows)
         lans = [lan for row in rows for lan in row.lans]
         self._lans_between_sites(lans)
         self._lans_against_plan(lans)
@@ -44,6 +47,8 @@ class RegistryRules:
         edges: tuple[int, ...] = ()
         if oob is not None and oob.network.prefixlen <= _SMALLEST_SHARED_PREFIX:
             edges = oob.span
+        behind = [placed for placed in self._facts.networks if placed.node.path.startswith(_THROUGH_TUNNELS)]
+        spans = [(*placed.span, placed) for placed in behind]
         seen: dict[tuple[int, int], SiteRow] = {}
         for row in rows:
             number = row.oob_number
@@ -66,15 +71,38 @@ class RegistryRules:
                     f"{row.oob_address} is the network or broadcast address of {oob.network}.",
                     "Write the site's own address.",
                 )
-            first = seen.setdefault((number, row.oob_port), row)
-            if first is not row:
+            hit = next((placed for first, last, placed in spans if first <= number <= last), None)
+            if hit is not None and number not in taken:
                 self._fault(
                     row.line,
                     "oob_address",
                     row.oob_address,
-                    f"{row.oob_address} port {row.oob_port} is also that of {first.id} in line {first.line}.",
+                    f"{row.oob_address} lies in {hit.network}, {hit.node.path} of the plan "
+                    f"({self._plan_file}:{hit.node.line}): keys never travel through the tunnel.",
+                    "Write the address the site answers SSH on, outside its tunnel.",
+                )
+            earlier = seen.setdefault((number, row.oob_port), row)
+            if earlier is not row:
+                self._fault(
+                    row.line,
+                    "oob_address",
+                    row.oob_address,
+                    f"{row.oob_address} port {row.oob_port} is also that of {earlier.id} in line {earlier.line}.",
                     "Correct one of the two; sites behind one address need their own oob_port.",
                 )
+
+    def _host_keys(self, rows: Sequence[SiteRow]) -> None:
+        """Whoever has the one host could answer for the other, unseen."""
+        seen: dict[str, tuple[str, str]] = {}
+        for placed in self._facts.host_keys:
+            seen.setdefault(placed.text, (placed.gateway, f"{placed.gateway} in line {placed.node.line} of the plan"))
+        for row in rows:
+            if not row.host_key:
+                continue
+            name, place = seen.setdefault(row.host_key, (row.id, f"{row.id} in line {row.line}"))
+            if name != row.id:
+                message = f"is also the host key of {place}; a cloned image."
+                self._fault(row.line, "host_key", row.host_key, message, names.CLONED_RULE)
 
     def _lans_between_sites(self, lans: Sequence[Lan]) -> None:
         """Prefixes are disjoint or one holds the other: sorted, a stack of those still open finds every pair."""
@@ -131,12 +159,12 @@ class RegistryRules:
                     "A site's LAN needs a range of its own.",
                 )
             elif homes is not None and not any(lan.span.within(home) for home in homes):
-                names = ", ".join(str(placed.network) for placed in aggregates or ())
+                listed = ", ".join(str(placed.network) for placed in aggregates or ())
                 self._fault(
                     lan.line,
                     "lan",
                     lan.text,
-                    f"{lan.text} lies in none of the plan's site_networks ({names}).",
+                    f"{lan.text} lies in none of the plan's site_networks ({listed}).",
                     f"Correct it, or add its range to site_networks in {self._plan_file}.",
                 )
 
