@@ -43,6 +43,7 @@ ChangeKind = Literal[
     "site-added",
     "site-removed",
     "site-returned",
+    "site-released",
     "block-added",
     "block-moved",
     "instance-added",
@@ -53,11 +54,13 @@ ChangeKind = Literal[
 class NetworkExhaustedError(FleetError):
     """The tunnel network has no address left."""
 
-    def __init__(self, *, capacity: int, wanted: int, tombstones: int) -> None:
+    def __init__(self, *, capacity: int, wanted: int, kept: Mapping[str, Tombstone]) -> None:
         self.capacity = capacity
         self.wanted = wanted
-        self.tombstones = tombstones
-        super().__init__(f"room for {capacity} sites, {wanted} wanted, {tombstones} addresses kept by tombstones")
+        self.tombstones = len(kept)
+        # The one that was removed first is the least likely to return.
+        self.oldest = min(kept, key=lambda name: (kept[name].removed, name), default="")
+        super().__init__(f"room for {capacity} sites, {wanted} wanted, {len(kept)} addresses kept by tombstones")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +207,33 @@ def allocate(*, lock: Lock, site_ids: Collection[str], instances: int, today: st
     return Allocation(lock=new_lock, changes=tuple(work.changes), why=work.why)
 
 
-def release(*, lock: Lock, site_ids: Iterable[str]) -> Lock:
-    """Return the lock without these tombstones: their addresses may be given to other sites."""
-    gone = list(site_ids)
+def release(*, lock: Lock, site_ids: Iterable[str], registered: Collection[str]) -> tuple[Lock, tuple[Change, ...]]:
+    """Return the lock without these removed sites, and what that changes: their addresses may go to other sites.
+
+    `registered` are the ids in the registry. A site that has just left it needs no tombstone first: in a full network
+    its successor could not be added in the same edit.
+    """
+    gone = sorted(set(site_ids))
+    changes: list[Change] = []
     for site_id in gone:
-        if site_id in lock.sites:
+        if site_id in registered:
             raise FleetError(
                 f"{site_id}: has its address in use, there is nothing to release. Remove it from the registry first."
             )
-        if site_id not in lock.tombstones:
+        stone = lock.tombstones.get(site_id)
+        address = stone.address if stone else lock.sites.get(site_id)
+        if address is None:
             raise FleetError(
                 f"{site_id}: the lock keeps no address for this id. `tools/fleet plan` lists what it keeps."
             )
-    return replace(lock, tombstones={name: stone for name, stone in lock.tombstones.items() if name not in gone})
+        why = "released by hand; its address may go to another site"
+        changes.append(Change("site-released", site_id, address, "", why))
+    kept = replace(
+        lock,
+        sites={name: address for name, address in lock.sites.items() if name not in gone},
+        tombstones={name: stone for name, stone in lock.tombstones.items() if name not in gone},
+    )
+    return kept, tuple(changes)
 
 
 def _recorded_instances(lock: Lock) -> int:
@@ -314,7 +331,7 @@ def _place(*, work: _Work, newcomers: list[str], wanted: int) -> None:
         while heap and not free[heap[0][1]] and upcoming is None:
             heapq.heappop(heap)
         if not heap:
-            raise NetworkExhaustedError(capacity=grid.capacity, wanted=wanted, tombstones=len(work.tombstones))
+            raise NetworkExhaustedError(capacity=grid.capacity, wanted=wanted, kept=work.tombstones)
         count, index = heap[0]
         name = instance_name(index)
         if not free[index] and upcoming is not None:

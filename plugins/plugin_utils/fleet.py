@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,16 +142,15 @@ def load_fleet(
     lock, lock_on_disk = _read_lock(file=lock_file, shown_plan=shown_plan, facts=facts, problems=problems)
     if problems or plan is None or lock is None:
         raise InputErrors(problems)
-    if release_sites:
-        lock = release(lock=lock, site_ids=release_sites)
+    ids = [row.id for row in rows]
+    lock, released = release(lock=lock, site_ids=release_sites, registered=ids)
     day = (today or datetime.now(tz=UTC).date()).isoformat()
     try:
-        allocation = allocate(
-            lock=lock, site_ids=[row.id for row in rows], instances=plan.tunnels.instances.count, today=day
-        )
+        allocation = allocate(lock=lock, site_ids=ids, instances=plan.tunnels.instances.count, today=day)
     except NetworkExhaustedError as exc:
         line = facts.line("tunnels.network")
-        raise InputErrors([_exhausted(shown=shown_plan, line=line, plan=plan, error=exc)]) from exc
+        raise InputErrors([_exhausted(shown_plan, line, plan, exc, new=lock_on_disk is None)]) from exc
+    allocation = replace(allocation, changes=(*released, *allocation.changes))
     return _assemble(plan=plan, rows=rows, allocation=allocation, lock_on_disk=lock_on_disk)
 
 
@@ -244,13 +243,17 @@ def _read_lock(
     return LockReader(file=shown_path(file), facts=facts, problems=problems).read(data=data), data
 
 
-def _exhausted(*, shown: str, line: int, plan: Plan, error: NetworkExhaustedError) -> Problem:
+def _exhausted(shown: str, line: int, plan: Plan, error: NetworkExhaustedError, *, new: bool) -> Problem:
     network = str(plan.tunnels.network)
     message = (
         f"{network} is exhausted: it has room for {error.capacity} sites, the registry has {error.wanted}, "
         f"and {error.tombstones} addresses are kept by removed sites."
     )
-    remedy = f"Give addresses free with `tools/fleet plan -i {shown} --release ID --write`, or plan a larger network."
+    # A lock was made for its network: then it is too late for a larger one.
+    remedy = "Plan a larger network." if new else "Take sites out; the network of a fleet in use cannot grow."
+    if error.oldest:
+        command = f"`tools/fleet plan -i {shown} --release {error.oldest} --write`"
+        remedy = f"Give the addresses of removed sites that will not return free, as with {command}."
     return Problem(shown, line, "tunnels.network", network, message, remedy)
 
 

@@ -73,8 +73,7 @@ def plan_table(plan: t.Mapping[str, t.Any]) -> str:
         for one in plan["sites"]
     ]
     changes = [
-        f"{one['kind'].replace('-', ' ')}: {one['subject']}: {_arrow(one['before'], one['after'])} ({one['why']})"
-        for one in plan["changes"]
+        f"{one['kind'].replace('-', ' ')}: {one['subject']}: {_arrow(one)} ({one['why']})" for one in plan["changes"]
     ]
     return "\n\n".join(
         [
@@ -93,7 +92,10 @@ def _tombstones(stones: t.Sequence[t.Mapping[str, str]]) -> str:
     return table(head=["REMOVED SITE", "ADDRESS KEPT", "SINCE"], rows=rows)
 
 
-def _arrow(before: str | None, after: str | None) -> str:
+def _arrow(change: t.Mapping[str, t.Any]) -> str:
+    before, after = change["before"], change["after"]
+    if change["kind"] == "site-released":
+        return f"{before} -> free"
     return f"{before} -> {after}" if before and after else after or f"{before} -> tombstone"
 
 

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from fleetlib.cli import main
-from unit.plugin_utils.fleet_files import PLAN, write_fleet
+from unit.plugin_utils.fleet_files import PLAN, SITES, write_fleet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,3 +39,16 @@ def test_a_refused_write_prints_one_document(tmp_path: Path, capsys: pytest.Capt
 
     assert main(["plan", "-i", str(plan_file), "--write", "--format", "json"]) == 2
     assert set(json.loads(capsys.readouterr().out)) == {"error"}
+
+
+def test_a_release_is_shown_as_a_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan_file = str(write_fleet(tmp_path))
+    main(["plan", "-i", plan_file, "--write"])
+    write_fleet(tmp_path, sites="\n".join(SITES.splitlines()[:-1]))
+    capsys.readouterr()
+
+    assert main(["plan", "-i", plan_file, "--release", "site-0004"]) == 0
+
+    out = capsys.readouterr().out
+    assert "site released: site-0004: 10.101.0.33 -> free (released by hand" in out
+    assert "site removed" not in out

@@ -104,7 +104,7 @@ def test_a_returning_site_gets_its_old_address() -> None:
 def test_a_released_address_goes_to_the_next_site() -> None:
     first = run(EMPTY, ids(1, 2, 3))
     second = run(first.lock, ids(2, 3))
-    third = run(release(lock=second.lock, site_ids=["site-0001"]), ids(2, 3, 4))
+    third = run(release(lock=second.lock, site_ids=["site-0001"], registered=ids(2, 3, 4))[0], ids(2, 3, 4))
 
     assert third.lock.sites["site-0004"] == "10.101.0.16"
 
@@ -123,9 +123,22 @@ def test_releasing_what_is_not_dead_is_an_error(site: str, text: str) -> None:
     lock = run(EMPTY, ids(1, 2)).lock
 
     with pytest.raises(FleetError) as caught:
-        release(lock=lock, site_ids=[site])
+        release(lock=lock, site_ids=[site], registered=ids(1, 2))
 
     assert str(caught.value) == text
+
+
+def test_a_site_of_a_full_network_is_replaced_in_one_edit() -> None:
+    tiny = Lock(network="10.101.0.0/28", block_prefix=30)
+    full = run(tiny, ids(*range(1, 12)), instances=1).lock
+    wanted = ids(*range(2, 13))
+
+    freed, changes = release(lock=full, site_ids=["site-0001"], registered=wanted)
+
+    assert run(freed, wanted, instances=1).lock.sites["site-0012"] == full.sites["site-0001"]
+    assert [(one.kind, one.subject, one.before, one.after) for one in changes] == [
+        ("site-released", "site-0001", full.sites["site-0001"], "")
+    ]
 
 
 def test_the_last_address_of_the_network_is_not_used() -> None:

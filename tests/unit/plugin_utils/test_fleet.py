@@ -228,3 +228,20 @@ def test_paths_outside_the_working_directory_are_absolute(tmp_path: Path, monkey
         load_fleet(plan_file=write_fleet(tmp_path, sites=SITES.replace("0003,north", "0003,nort")))
 
     assert str(caught.value).startswith(f"{tmp_path}/sites.csv:4: group: ")
+
+
+def test_a_full_network_names_a_removed_site_only_where_there_is_one(tmp_path: Path) -> None:
+    plan = PLAN.replace("10.101.0.0/24", "10.101.0.0/27").replace("10.102.0.0/24", "10.102.0.0/27")
+    plan = plan.replace("count: 2", "count: 1")
+
+    def registry(first: int, last: int) -> str:
+        return "\n".join([HEADER, *(site_line(number) for number in range(first, last + 1))])
+
+    write_lock(fleet=load_fleet(plan_file=write_fleet(tmp_path, plan=plan, sites=registry(1, 15))))
+    for first, says in ((1, "Take sites out; the network of a fleet in use cannot grow."), (2, "--release site-0001 ")):
+        plan_file = write_fleet(tmp_path, plan=plan, sites=registry(first, 16))
+        with pytest.raises(InputErrors) as caught:
+            load_fleet(plan_file=plan_file)
+        assert says in str(caught.value)
+        assert "larger" not in str(caught.value)
+    assert load_fleet(plan_file=plan_file, release_sites=["site-0001"]).sites[-1].id == "site-0016"
