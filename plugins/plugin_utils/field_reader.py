@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _MOST_DIGITS = 20
+_THIS_NETWORK_END = 1 << 24
+_LOOPBACK, _LOOPBACK_END = 127 << 24, 128 << 24
+_MULTICAST = 224 << 24
 _KIND_WORDS = {
     "mapping": "a mapping",
     "list": "a list",
@@ -195,6 +198,11 @@ class FieldReader:
         if number & host_mask(length):
             right = prefix_text(number & ~host_mask(length), length)
             self.fault(node, f"'{value}' has bits set behind its prefix length.", f"The network is {right}.")
+            return None
+        last = number | host_mask(length)
+        if number < _THIS_NETWORK_END or last >= _MULTICAST or (number < _LOOPBACK_END and last >= _LOOPBACK):
+            remedy = "Write a range of hosts' addresses: nothing of 0.0.0.0/8, 127.0.0.0/8 and 224.0.0.0/3."
+            self.fault(node, f"'{value}' holds addresses no host can have.", remedy)
             return None
         return IPv4Network((number, length))
 

@@ -16,7 +16,10 @@ KNOWN_TYPES = (
     "ssh-rsa",
 )
 _LENGTH_BYTES = 4
-_ED25519_BYTES = 51
+# Bytes of the fields behind the type; 0 is any length but none.
+_ED25519 = (32,)
+_RSA = (0, 0)
+_POINTS = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
 
 
 def host_key_fault(*, text: str) -> str | None:
@@ -31,10 +34,29 @@ def host_key_fault(*, text: str) -> str | None:
         blob = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         return "is damaged: its second word is no base64"
-    length = int.from_bytes(blob[:_LENGTH_BYTES], "big")
-    inner = blob[_LENGTH_BYTES : _LENGTH_BYTES + length]
-    if inner != kind.encode():
+    fields, whole = _fields(blob)
+    curve = kind.rpartition("-")[2]
+    family, shape = {"ssh-ed25519": ("ed25519", _ED25519), "ssh-rsa": ("rsa", _RSA)}.get(
+        kind, ("ecdsa", (len(curve), _POINTS.get(curve, 0)))
+    )
+    holds_curve = family != "ecdsa" or fields[1:2] in ([], [curve.encode()])
+    if fields[:1] != [kind.encode()] or not holds_curve:
         return f"is damaged: it says '{kind}' but holds something else"
-    if kind == "ssh-ed25519" and len(blob) != _ED25519_BYTES:
-        return "is damaged: it is not as long as an ed25519 key"
-    return None
+    lengths = [len(field) for field in fields[1:]]
+    fits = len(lengths) == len(shape) and all(
+        got == wanted if wanted else got > 0 for got, wanted in zip(lengths, shape, strict=True)
+    )
+    return None if whole and fits else f"is damaged: it is not as long as an {family} key"
+
+
+def _fields(blob: bytes) -> tuple[list[bytes], bool]:
+    """The length-prefixed fields, and whether they end exactly where the key does."""
+    found: list[bytes] = []
+    at = 0
+    while at + _LENGTH_BYTES <= len(blob):
+        end = at + _LENGTH_BYTES + int.from_bytes(blob[at : at + _LENGTH_BYTES], "big")
+        if end > len(blob):
+            return found, False
+        found.append(blob[at + _LENGTH_BYTES : end])
+        at = end
+    return found, at == len(blob)

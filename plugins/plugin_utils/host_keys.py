@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import socket
 import threading
 from dataclasses import dataclass
@@ -113,33 +114,37 @@ def write_keys(*, registry: Path, keys: Mapping[str, str]) -> list[str]:
         fault = host_key_fault(text=key)
         if fault is not None:
             raise RegistryEditError(f"{site}: the host key {fault}. Nothing was written.")
-    mark, lines = _read_lines(registry=registry)
+    mark, lines, endings = _read_lines(registry=registry)
     header_at, columns = _header(registry=registry, lines=lines)
     changed, found = [], set()
     for at in range(header_at + 1, len(lines)):
-        ending = "\r" if lines[at].endswith("\r") else ""
-        fields = _split(lines[at].removesuffix(ending))
+        if _comment(lines[at]):
+            continue
+        fields = _split(lines[at])
         site = _plain(fields[columns[IDENTITY]]) if len(fields) > max(columns.values()) else ""
         if site not in keys:
             continue
         found.add(site)
         if _plain(fields[columns[COLUMN]]) != keys[site]:
             fields[columns[COLUMN]] = keys[site]
-            lines[at] = ",".join(fields) + ending
+            lines[at] = ",".join(fields)
             changed.append(site)
     missing = sorted(set(keys) - found)
     if missing:
         raise RegistryEditError(f"{registry} has no line for {', '.join(missing)}. Nothing was written.")
     if changed:
-        write_atomic(registry, mark + "\n".join(lines).encode(), registry.stat().st_mode & 0o777)
+        text = "".join(line + ending for line, ending in zip(lines, endings, strict=True))
+        write_atomic(registry, mark + text.encode(), registry.stat().st_mode & 0o777)
     return changed
 
 
-def _read_lines(*, registry: Path) -> tuple[bytes, list[str]]:
+def _read_lines(*, registry: Path) -> tuple[bytes, list[str], list[str]]:
+    """A byte order mark, the lines, and for each line how it ends: a file may mix the three ways."""
     try:
         raw = registry.read_bytes()
         mark = BOM if raw.startswith(BOM) else b""
-        return mark, raw[len(mark) :].decode("utf-8").split("\n")
+        pieces = re.split(r"(\r\n|\r|\n)", raw[len(mark) :].decode("utf-8"))
+        return mark, pieces[::2], [*pieces[1::2], ""]
     except OSError as exc:
         raise RegistryEditError(f"{registry} cannot be read: {exc.strerror or exc}.") from exc
     except UnicodeDecodeError as exc:
@@ -148,12 +153,18 @@ def _read_lines(*, registry: Path) -> tuple[bytes, list[str]]:
 
 def _header(*, registry: Path, lines: Sequence[str]) -> tuple[int, dict[str, int]]:
     for at, line in enumerate(lines):
+        if _comment(line):
+            continue
         names = [_plain(field) for field in _split(line)]
         if IDENTITY in names and COLUMN in names:
             return at, {IDENTITY: names.index(IDENTITY), COLUMN: names.index(COLUMN)}
         if line.strip():
             break
     raise RegistryEditError(f"{registry}: its first line does not name the columns {IDENTITY} and {COLUMN}.")
+
+
+def _comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
 
 
 def _split(line: str) -> list[str]:

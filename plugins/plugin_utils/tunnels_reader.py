@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _MODES = ("single",)
 _KEY_TYPES = ("p256", "ed25519")
 _LAST_PORT = 65535
+# 65,536 addresses in a block; every free one of a block is listed when sites are placed.
+_SHORTEST_BLOCK_PREFIX = 16
 
 
 def read_tunnels(*, reader: PlacedReader, node: Node | None, gateways: tuple[Gateway, ...] | None) -> Tunnels | None:
@@ -38,7 +40,11 @@ def read_tunnels(*, reader: PlacedReader, node: Node | None, gateways: tuple[Gat
     mode = reader.choice(entries["mode"], allowed=_MODES) if "mode" in entries else "single"
     network = reader.placed_network(entries.get("network"))
     second = reader.placed_network(entries.get("second_network"))
-    block_prefix = reader.integer(entries["block_prefix"], low=1, high=30) if "block_prefix" in entries else 28
+    block_prefix = (
+        reader.integer(entries["block_prefix"], low=_SHORTEST_BLOCK_PREFIX, high=30)
+        if "block_prefix" in entries
+        else 28
+    )
     key_type = reader.choice(entries["key_type"], allowed=_KEY_TYPES) if "key_type" in entries else "p256"
     keepalive = _keepalive(reader, entries.get("keepalive"))
     instances = _instances(reader, entries.get("instances"), gateways=gateways)

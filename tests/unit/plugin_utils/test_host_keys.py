@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import host_keys as hk
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_text import host_key_fault
 from delivery_support import HOST_KEY
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def test_a_fingerprint_is_what_ssh_keygen_prints() -> None:
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("last", [b"", b"\r\n", b"\n\n"])
 def test_only_the_one_field_changes(tmp_path: Path, mark: bytes, ending: bytes, last: bytes) -> None:
     registry = tmp_path / "sites.csv"
@@ -63,12 +65,65 @@ def test_only_the_one_field_changes(tmp_path: Path, mark: bytes, ending: bytes, 
     assert registry.read_bytes() == mark + ending.join(lines) + last
 
 
-@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_a_host_key_in_the_last_column_keeps_its_line_end(tmp_path: Path, ending: str) -> None:
     registry = tmp_path / "sites.csv"
     registry.write_bytes(f"id,host_key{ending}site-0001,{ending}site-0002,{OTHER}{ending}".encode())
     hk.write_keys(registry=registry, keys={"site-0001": HOST_KEY})
     assert registry.read_bytes() == f"id,host_key{ending}site-0001,{HOST_KEY}{ending}site-0002,{OTHER}{ending}".encode()
+
+
+def test_comments_stay_as_they_are(tmp_path: Path) -> None:
+    registry = tmp_path / "sites.csv"
+    text = "# our sites, ours only\r\n  # id,host_key\rid,host_key\n# site-0001,\nsite-0001,KEY\r\n"
+    registry.write_bytes(text.replace("KEY", "").encode())
+    assert hk.write_keys(registry=registry, keys={"site-0001": HOST_KEY}) == ["site-0001"]
+    assert registry.read_bytes() == text.replace("KEY", HOST_KEY).encode()
+
+
+def blob(*fields: bytes) -> str:
+    return base64.b64encode(b"".join(len(field).to_bytes(4, "big") + field for field in fields)).decode()
+
+
+RSA, P256, P384 = b"ssh-rsa", b"ecdsa-sha2-nistp256", b"ecdsa-sha2-nistp384"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (b"ssh-ed25519", b"k" * 32),
+        (RSA, b"\1\0\1", b"n" * 257),
+        (P256, b"nistp256", b"\4" + b"p" * 64),
+        (P384, b"nistp384", b"\4" + b"p" * 96),
+        (b"ecdsa-sha2-nistp521", b"nistp521", b"\4" + b"p" * 132),
+    ],
+)
+def test_a_whole_key_of_each_kind_is_taken(fields: tuple[bytes, ...]) -> None:
+    assert host_key_fault(text=f"{fields[0].decode()} {blob(*fields)}") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ((b"ssh-ed25519", b"k" * 31, b""), "it is not as long as an ed25519 key"),
+        ((b"ssh-ed25519", b"k" * 28, b""), "it is not as long as an ed25519 key"),
+        ((RSA, b"\1\0\1"), "it is not as long as an rsa key"),
+        ((RSA, b"\1\0\1", b""), "it is not as long as an rsa key"),
+        ((RSA, b"\1\0\1", b"n" * 257, b"more"), "it is not as long as an rsa key"),
+        ((P256, b"nistp256"), "it is not as long as an ecdsa key"),
+        ((P256, b"nistp256", b"\4" + b"p" * 96), "it is not as long as an ecdsa key"),
+        ((P256, b"nistp384", b"\4" + b"p" * 64), "holds something else"),
+    ],
+)
+def test_a_key_with_fields_that_do_not_fit_is_damaged(fields: tuple[bytes, ...], says: str) -> None:
+    assert says in str(host_key_fault(text=f"{fields[0].decode()} {blob(*fields)}"))
+
+
+@pytest.mark.parametrize("end", [b"\0", b"\0\0\0\1"])
+def test_a_key_with_bytes_behind_its_end_is_damaged(end: bytes) -> None:
+    good = base64.b64decode(blob(RSA, b"\1\0\1", b"n" * 257))
+    assert host_key_fault(text=f"ssh-rsa {base64.b64encode(good + end).decode()}") is not None
+    assert host_key_fault(text=f"ssh-rsa {base64.b64encode(good[:-1]).decode()}") is not None
 
 
 def test_nothing_new_writes_nothing(tmp_path: Path) -> None:
