@@ -223,17 +223,17 @@ def _read_lock(
     *, file: Path | None, shown_plan: str, facts: PlanFacts, problems: list[Problem]
 ) -> tuple[Lock | None, bytes | None]:
     # A lock that is there but cannot be followed is no reason to give every site a new address.
-    if file is not None and os.path.lexists(file) and not file.exists():
+    if file is not None and os.path.islink(file) and not os.path.exists(file):  # noqa: PTH110, PTH114 - never raise
         message = "is a symbolic link that leads to no file."
         remedy = "Restore the lock from git; without it every site may get a new address."
         problems.append(Problem(shown_path(file), 0, "", "", message, remedy))
         return None, None
-    if file is not None and not file.parent.is_dir():
+    if file is not None and not os.path.isdir(file.parent):  # noqa: PTH112 - never raises
         message = f"its directory {shown_path(file.parent)} does not exist or cannot be entered."
         remedy = "Make the directory, or correct the path."
         problems.append(Problem(shown_plan, facts.line("lock"), "lock", str(file), message, remedy))
         return None, None
-    if file is None or not os.path.lexists(file):
+    if file is None or _is_nowhere(file):
         if facts.tunnel_network is None or facts.block_prefix is None:
             return None, None
         return Lock(network=str(facts.tunnel_network), block_prefix=facts.block_prefix), None
@@ -241,6 +241,17 @@ def _read_lock(
     if data is None:
         return None, None
     return LockReader(file=shown_path(file), facts=facts, problems=problems).read(data=data), data
+
+
+def _is_nowhere(file: Path) -> bool:
+    """Say whether nothing at all has this name; of a name that cannot be looked up, the reader says why."""
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _exhausted(shown: str, line: int, plan: Plan, error: NetworkExhaustedError, *, new: bool) -> Problem:

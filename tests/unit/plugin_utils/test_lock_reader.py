@@ -46,6 +46,12 @@ def test_a_lock_whose_directory_is_missing_is_a_fault(tmp_path: Path, monkeypatc
     )
 
 
+def test_a_lock_that_cannot_be_looked_up_is_a_fault(tmp_path: Path) -> None:
+    plan_file = write_fleet(tmp_path, plan=PLAN.replace("lock: test", "lock: " + 300 * "t"))
+
+    assert "cannot be read: File name too long. Check its permissions." in refusal(plan_file)
+
+
 @pytest.mark.parametrize("key", ["blocks", "sites", "tombstones"])
 def test_a_lock_without_a_section_is_a_fault(key: str, tmp_path: Path) -> None:
     plan_file = write_fleet(tmp_path)
