@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.addresses import address_number
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation import MAX_INSTANCES, Grid, instance_index
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Problem
@@ -189,6 +190,9 @@ class LockReader:
             if section == "tombstones" and site_id in lock.sites:
                 message = f"{site_id} is both a site and a tombstone."
                 self._fault(section, site_id, address, message, "Remove the tombstone, or restore the lock from git.")
+                continue
+            if not names.LABEL.fullmatch(site_id):
+                self._fault(section, site_id, address, f"{json.dumps(site_id)} is no id of a site.", _RESTORE)
                 continue
             number = address_number(address)
             if number is None:
