@@ -134,7 +134,10 @@ def test_a_broken_plan_never_becomes_an_empty_inventory(plan: str, fail_setting:
 def test_what_ansible_itself_refuses_ends_the_run_too(plan: str, fail_setting: str, tmp_path: Path) -> None:
     plan_file = write_fleet(tmp_path, plan=plan)
 
-    done = ansible_inventory("-i", str(plan_file), "--list", ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=fail_setting)
+    settings = dict.fromkeys(
+        ("ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED", "ANSIBLE_INVENTORY_UNPARSED_FAILED"), fail_setting
+    )
+    done = ansible_inventory("-i", str(plan_file), "--list", **settings)
 
     assert done.returncode != 0
     assert done.stdout == ""
