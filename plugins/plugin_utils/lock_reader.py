@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.addresses import address_number
@@ -56,7 +56,7 @@ class LockReader:
         network = document.get("network")
         block_prefix = document.get("block_prefix")
         instances = document.get("instances", 0)
-        if not isinstance(network, str) or type(block_prefix) is not int or not _is_count(instances):
+        if not isinstance(network, str) or not _is_number(block_prefix) or not _is_count(instances):
             self._fault(
                 "", "network", "", "network, block_prefix or instances is missing or of the wrong type.", _RESTORE
             )
@@ -118,7 +118,7 @@ class LockReader:
             self._problems.append(Problem(self._file, 1, "", "", "the lock is no JSON object.", _RESTORE))
             return None
         version = document.get("version")
-        if type(version) is not int or version != VERSION:
+        if not _is_number(version) or version != VERSION:
             message = f"the lock has version {json.dumps(version)}, these tools know version {VERSION}."
             self._fault("", "version", str(version), message, "Use the tools that wrote it, or restore it from git.")
             return None
@@ -227,8 +227,13 @@ class LockReader:
         return found
 
 
+def _is_number(value: object) -> TypeGuard[int]:
+    """A JSON number without a fraction; to Python, true and false are integers too."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_INSTANCES
+    return _is_number(value) and 0 <= value <= MAX_INSTANCES
 
 
 def _is_date(text: str) -> bool:
