@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 QUICK = ssh.Timeouts(connect=2, banner=2, auth=4, command=4, deadline=8)
 PATIENT = ssh.Timeouts(connect=8, banner=8, auth=8, command=8, deadline=16)
 OPENVPN = '#!/bin/sh\necho "OpenVPN 2.6.14 x"\n'
-SYSTEMCTL = "#!/bin/sh\n[ $1 = is-active ] && echo active\nexit 0\n"
+# The sshd is real; the service manager of a loopback login cannot be, and the lab's sites have a real one.
+SYSTEMCTL = "#!/bin/sh\ncase $1 in is-active) echo active ;; is-enabled) echo enabled ;; esac\nexit 0\n"
 
 
 @dataclasses.dataclass(frozen=True)
