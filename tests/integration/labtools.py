@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,15 @@ def run(*command: str | Path, seconds: float = 600) -> Run:
 def lab(*words: str, seconds: float = 300) -> Run:
     """tools/lab."""
     return run(ROOT / "tools" / "lab", *words, seconds=seconds)
+
+
+def forget_fleet() -> None:
+    """Power the lab off and forget what was recorded of its fleet, as on a fresh checkout."""
+    lab("down")
+    for name in ("keystore", "state"):
+        shutil.rmtree(INVENTORY / name, ignore_errors=True)
+    for name in ("sites.csv", "lab.fleet.yml", "lab.lock.json"):
+        (INVENTORY / name).unlink(missing_ok=True)
 
 
 def on(host: str, script: str, *, seconds: float = 60) -> Run:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.labtools import INVENTORY, ROOT, lab
+from integration.labtools import ROOT, forget_fleet, lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,12 +61,9 @@ def run(command: str, *, seconds: float = 900) -> tuple[int, str]:
 @pytest.fixture(scope="module", autouse=True)
 def fresh_lab() -> Iterator[None]:
     """A reader begins with nothing."""
-    lab("down")
-    for name in ("sites.csv", "lab.fleet.yml", "lab.lock.json"):
-        (INVENTORY / name).unlink(missing_ok=True)
-    subprocess.run(["rm", "-rf", str(INVENTORY / "keystore"), str(INVENTORY / "state")], check=True)
+    forget_fleet()
     yield
-    lab("down")
+    forget_fleet()
     (ROOT / "pins").unlink(missing_ok=True)
 
 

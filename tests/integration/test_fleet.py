@@ -9,14 +9,13 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.labtools import INVENTORY, PLAN, ROOT, daemon_pids, fleet, lab, on, owner, playbook, status
+from integration.labtools import INVENTORY, PLAN, ROOT, daemon_pids, fleet, forget_fleet, lab, on, owner, playbook, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,16 +36,12 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def empty_fleet() -> Iterator[None]:
     """Hosts as new, nothing recorded, no key made: the first run must be a first run."""
-    lab("down")
-    for path in (KEY_STORE, INVENTORY / "state"):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in (LOCK, REGISTRY, PLAN):
-        path.unlink(missing_ok=True)
+    forget_fleet()
     up = lab("up", "--sites", str(SITES))
     assert up.status == 0, up.output
     yield
     if os.environ.get("SPOKEWRIGHT_KEEP_LAB") is None:
-        lab("down")
+        forget_fleet()
 
 
 def site_lans() -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.labtools import INVENTORY, ROOT, lab, on, run
+from integration.labtools import INVENTORY, ROOT, forget_fleet, lab, on, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +115,8 @@ def reaches(name: str, address: str) -> bool:
 def before() -> Iterator[Machine]:
     """The machine without a lab; afterwards a lab of the size there was."""
     sites = report().get("sites")
-    ok("down")
+    # A registry that another test edited is none of this one's business.
+    forget_fleet()
     yield machine()
     if sites:
         ok("up", "--sites", str(sites))
