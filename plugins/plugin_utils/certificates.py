@@ -26,6 +26,7 @@ CA_DAYS: Final = 30 * 365
 LEAF_DAYS: Final = 10 * 365
 # An expired revocation list locks every site out, so its life is long and `tools/fleet` watches what is left of it.
 CRL_DAYS: Final = 10 * 365
+CRL_RENEW_DAYS: Final = 365
 # A remote that lost its clock battery must not refuse a gateway certificate because it was made "tomorrow".
 BACKDATE: Final = dt.timedelta(days=2)
 
@@ -93,6 +94,34 @@ def make_crl(*, ca: Identity, revoked: Iterable[int], now: dt.datetime, number: 
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - BACKDATE).build()
         builder = builder.add_revoked_certificate(entry)
     return builder.sign(key, _hash_for(key)).public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def renew_crl(*, ca: Identity, crl: str, now: dt.datetime, revoked: Iterable[int] = ()) -> str:
+    """The same list with a new life and the next number; nobody on it comes off, `revoked` are added."""
+    return make_crl(ca=ca, revoked={*crl_serials(crl=crl), *revoked}, now=now, number=crl_number(crl=crl) + 1)
+
+
+def crl_days_left(*, crl: str, now: dt.datetime) -> int:
+    """Whole days until the list expires and every gateway refuses every site; negative when that has happened."""
+    return (_crl_end(crl) - now).days
+
+
+def crl_is_due(*, crl: str, now: dt.datetime) -> bool:
+    """Whether the list is to be renewed now."""
+    return crl_days_left(crl=crl, now=now) < CRL_RENEW_DAYS
+
+
+def crl_number(*, crl: str) -> int:
+    """The number of the list; a newer list has a higher one. 0 when it carries none."""
+    try:
+        return _crl(crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return 0
+
+
+def crl_serials(*, crl: str) -> set[int]:
+    """The serial numbers of the certificates that are refused."""
+    return {entry.serial_number for entry in _crl(crl)}
 
 
 def common_name(*, certificate: str) -> str:
@@ -187,6 +216,20 @@ def _certificate(text: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate(text.encode())
     except ValueError as exc:
         raise CertificateError(f"this is no PEM certificate ({exc}).") from exc
+
+
+def _crl(text: str) -> x509.CertificateRevocationList:
+    try:
+        return x509.load_pem_x509_crl(text.encode())
+    except ValueError as exc:
+        raise CertificateError(f"this is no PEM revocation list ({exc}).") from exc
+
+
+def _crl_end(text: str) -> dt.datetime:
+    end = _crl(text).next_update_utc
+    if end is None:
+        raise CertificateError("the revocation list does not say when it ends; OpenVPN would refuse every site.")
+    return end
 
 
 def _load(identity: Identity) -> tuple[x509.Certificate, PrivateKey]:

@@ -67,6 +67,40 @@ def test_the_revocation_list_is_long_lived_and_names_the_revoked(tmp_path: Path)
     assert str((NOW + dt.timedelta(days=c.CRL_DAYS)).year) in said.split("Next Update")[1].splitlines()[0]
 
 
+def test_the_days_left_of_a_revocation_list_are_counted_and_tell_when_it_is_due() -> None:
+    crl = c.make_crl(ca=CA, revoked=[], now=NOW)
+    later = {days: NOW + dt.timedelta(days=days) for days in (0, c.CRL_DAYS - 365, c.CRL_DAYS - 364, c.CRL_DAYS + 2)}
+
+    assert [c.crl_days_left(crl=crl, now=now) for now in later.values()] == [c.CRL_DAYS, 365, 364, -2]
+    assert [c.crl_is_due(crl=crl, now=now) for now in later.values()] == [False, False, True, True]
+
+
+def test_a_renewed_revocation_list_forgets_nobody_and_is_newer(tmp_path: Path) -> None:
+    old = c.make_crl(ca=CA, revoked=[0x12, 0xABCDEF], now=NOW, number=7)
+    new = c.renew_crl(ca=CA, crl=old, now=NOW + dt.timedelta(days=3300), revoked=[0x99])
+    (tmp_path / "crl").write_text(new)
+    (tmp_path / "ca").write_text(CA.certificate)
+    # openssl says the verdict on standard error.
+    said = subprocess.run(
+        ["openssl", "crl", "-in", tmp_path / "crl", "-CAfile", tmp_path / "ca", "-noout", "-crlnumber"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert c.crl_serials(crl=new) == {0x12, 0xABCDEF, 0x99}
+    assert c.crl_number(crl=new) == 8
+    assert c.crl_days_left(crl=new, now=NOW) == 3300 + c.CRL_DAYS
+    assert "0x08" in said.stdout
+    assert "verify OK" in said.stderr
+
+
+@pytest.mark.parametrize("text", ["", "no list", CA.certificate])
+def test_what_is_no_revocation_list_says_so(text: str) -> None:
+    with pytest.raises(c.CertificateError, match="no PEM revocation list"):
+        c.crl_days_left(crl=text, now=NOW)
+
+
 def test_what_does_not_belong_together_is_named() -> None:
     site = c.issue_site(ca=CA, site="site-0001", key_type="p256", now=NOW)
     other = c.issue_site(ca=CA, site="site-0002", key_type="p256", now=NOW)
