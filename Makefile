@@ -42,7 +42,7 @@ molecule: ready ## each role on lab hosts: converge, idempotence, verify (SCENAR
 	@tools/molecule $(SCENARIO)
 
 e2e: ready ## end-to-end tests on the lab (PYTEST_ARGS="-k name")
-	@pytest tests/integration $(PYTEST_ARGS)
+	@pytest tests/integration tests/faults $(PYTEST_ARGS)
 
 sanity: venv ## ansible-test sanity on the built collection
 	@tools/sanity
