@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.labtools import INVENTORY, PLAN, ROOT, daemon_pids, fleet, forget_fleet, lab, on, owner, playbook, status
+from integration.labtools import (
+    INVENTORY,
+    PLAN,
+    ROOT,
+    daemon_pids,
+    fleet,
+    forget_fleet,
+    lab,
+    on,
+    owner,
+    playbook,
+    status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
