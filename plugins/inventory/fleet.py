@@ -13,13 +13,11 @@ description:
     address allocations (JSON), and makes of them the hosts, groups and variables the roles of this collection use.
   - Everything is checked before the first host is added; all faults of all files are reported at once, with remedy.
   - New sites get their address in memory, the same each time; C(tools/fleet plan --write) persists it in the lock.
-author:
-  - Spokewright maintainers (@spokewright)
+author: Spokewright maintainers (@spokewright)
 notes:
   - Groups made are C(gateways), C(sites), one per site group below C(sites), and one C(instance_NAME) per instance.
   - A broken plan never becomes an empty inventory, and two plans never one; the plugin ends the run itself if need be.
-  - The key O(groups) is the list of site groups here; the C(groups) of other constructed inventories is not offered.
-  - Every column and key with its rules is in C(docs/registry-and-plan.md).
+  - O(groups) is the list of site groups here. Every column and key with its rules is in C(docs/registry-and-plan.md).
 options:
   plugin:
     description: Marks the file as a plan for this plugin.
@@ -42,6 +40,9 @@ options:
     description: The controller's directory of keys.
     type: path
     required: true
+  key_store_key:
+    description: What the key store is encrypted with; O(key_store) with C(.key) behind its name if not given.
+    type: path
   ssh:
     description: How the controller logs in over the out-of-band network.
     type: dict
@@ -59,6 +60,9 @@ options:
         description: The private key. Passwords are never used.
         type: path
         required: true
+      bastion:
+        description: The host all others are reached through (C(address), C(host_key), C(channels), a login if need be).
+        type: dict
   tunnels:
     description: Tunnel addresses and the openvpn instances that serve them.
     type: dict
@@ -151,9 +155,7 @@ registry: sites.csv
 lock: lab.lock.json
 key_store: keystore
 ssh: {user: root, private_key_file: ssh/id_ed25519}
-tunnels:
-  network: 10.101.0.0/16
-  instances: {count: 2, base_port: 1194}
+tunnels: {network: 10.101.0.0/16, instances: {count: 2, base_port: 1194}}
 inside: {network: 10.200.0.0/24, vip: 10.200.0.1, vrrp_id: 10}
 transports:
   - {name: internet, network: 203.0.113.0/24, vip: 203.0.113.1, vrrp_id: 30}
@@ -173,9 +175,7 @@ gateways:
     oob: {interface: eno1, address: 172.20.0.2}
     inside: {interface: eno2, address: 10.200.0.3}
     transports: {internet: {interface: eno3, address: 203.0.113.3}}
-keyed_groups:  # your own groups beside ours: one per transport a site prefers
-  - prefix: prefers
-    key: fleet_site_transports[0]
+keyed_groups: [{prefix: prefers, key: "fleet_site_transports[0]"}]  # your own groups beside ours
 """
 
 from pathlib import Path

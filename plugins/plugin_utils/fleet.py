@@ -36,7 +36,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source impo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Plan
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Bastion, Client, Plan
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlanFacts
 
 __all__ = ["Change", "Fleet", "Instance", "Remote", "Site", "Timers", "load_fleet", "write_lock"]
@@ -73,6 +73,8 @@ class Site:
     oob_address: str
     oob_port: int
     oob_user: str
+    oob_client: Client
+    bastion: Bastion | None
     host_key: str
     lans: tuple[str, ...]
     transports: tuple[str, ...]
@@ -293,6 +295,8 @@ def _assemble(*, plan: Plan, rows: list[SiteRow], allocation: Allocation, lock_o
                 oob_address=row.oob_address,
                 oob_port=row.oob_port,
                 oob_user=row.oob_user,
+                oob_client=row.oob_client,
+                bastion=plan.ssh.bastion if row.oob_bastion else None,
                 host_key=row.host_key,
                 lans=tuple(lan.text for lan in row.lans),
                 transports=row.transports,

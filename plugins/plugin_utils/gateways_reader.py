@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_text import host_key_fault
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedHostKey, PlacedInterface
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_field import HostKeyField
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.placed_reader import PlacedReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import Node
 
@@ -24,10 +24,9 @@ _PAIR = 2
 class GatewaysReader:
     """Reads the pair, after groups and transports are known."""
 
-    def __init__(self, *, reader: PlacedReader, plan_argument: str, require_host_keys: bool) -> None:
+    def __init__(self, *, reader: PlacedReader, host_key: HostKeyField) -> None:
         self._reader = reader
-        self._plan_argument = plan_argument
-        self._require_host_keys = require_host_keys
+        self._host_key_field = host_key
 
     def read(self, node: Node | None) -> tuple[Gateway, ...] | None:
         """Return both gateways, None when something about them is missing or bad."""
@@ -68,25 +67,9 @@ class GatewaysReader:
         return Gateway(name=name, host_key=host_key, cores=cores, oob=oob, inside=inside, transports=nics)
 
     def _host_key(self, entries: Mapping[str, Node], *, name: str, node: Node) -> str | None:
-        written = entries.get("host_key")
-        if written is None or not written.text.strip():
-            if not self._require_host_keys:
-                return ""
-            place = written or node
-            self._reader.fault(
-                place,
-                f"gateway {name} has no host key.",
-                f"`tools/fleet hostkeys collect -i {self._plan_argument}` prints its line; put it here by hand.",
-            )
-            return None
-        text = " ".join(written.text.split()[:2])
-        fault = host_key_fault(text=text)
-        if fault is not None:
-            self._reader.fault(
-                written, f"the host key {fault}.", "Copy /etc/ssh/ssh_host_ed25519_key.pub of that host."
-            )
-            return None
-        self._reader.facts.host_keys.append(PlacedHostKey(name, text, written))
+        text = self._host_key_field.read(entries, whose=f"gateway {name}", node=node)
+        if text:
+            self._reader.facts.host_keys.append(PlacedHostKey(name, text, entries["host_key"]))
         return text
 
     def _nic(self, node: Node | None, *, gateway: str, home: str) -> Nic | None:

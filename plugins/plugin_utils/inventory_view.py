@@ -157,6 +157,7 @@ def _fleet_variables(fleet: Fleet) -> Variables:
         "fleet_name": plan.name,
         "fleet_plan_file": str(fleet.plan_file),
         "fleet_key_store": str(plan.key_store),
+        "fleet_key_store_key": str(plan.key_store_key),
         "fleet_groups": list(plan.groups),
         "fleet_policies": asdict(plan.policies),
         "fleet_tunnels": {

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
 KeyType = Literal["p256", "ed25519"]
 TunnelMode = Literal["single"]
+Client = Literal["paramiko", "openssh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bastion:
+    """The one host of the out-of-band network the controller can reach; all others are reached through it."""
+
+    address: str
+    port: int
+    user: str
+    host_key: str
+    private_key_file: Path
+    channels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,7 @@ class Ssh:
     user: str
     port: int
     private_key_file: Path
+    bastion: Bastion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +141,7 @@ class Plan:
     registry: Path
     lock: Path
     key_store: Path
+    key_store_key: Path
     ssh: Ssh
     tunnels: Tunnels
     inside: Inside

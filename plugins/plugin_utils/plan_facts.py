@@ -57,6 +57,15 @@ class PlacedHostKey(NamedTuple):
     node: Node
 
 
+class PlacedBastion(NamedTuple):
+    """Where the bastion answers; `host_key` is '' when it is missing or bad."""
+
+    address: IPv4Address
+    port: int
+    host_key: str
+    node: Node
+
+
 class PlacedNumber(NamedTuple):
     """A number and its place."""
 
@@ -83,6 +92,7 @@ class PlanFacts:
     instance_count: int | None = None
     ssh_user: str | None = None
     ssh_port: int | None = None
+    bastion: PlacedBastion | None = None
     root: Node | None = None
 
     def line(self, path: str) -> int:

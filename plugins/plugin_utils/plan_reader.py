@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateways_reader import GatewaysReader
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_field import HostKeyField
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import (
     Inside,
     OutOfBand,
     Plan,
     Policies,
-    Ssh,
     Transport,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedNetwork
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_reader import read_ssh
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tunnels_reader import read_tunnels
 
 if TYPE_CHECKING:
@@ -55,20 +56,19 @@ class PlanReader:
                 *("plugin", "fleet", "registry", "lock", "key_store", "ssh", "tunnels", "inside", "transports"),
                 *("oob", "site_networks", "groups", "gateways"),
             ),
-            optional=("policies", *CONSTRUCTED_KEYS),
+            optional=("key_store_key", "policies", *CONSTRUCTED_KEYS),
         )
         if top is None:
             return None
         reader.choice(top.get("plugin"), allowed=(PLUGIN,))
         name = reader.matching(top.get("fleet"), pattern=names.LABEL, what="fleet name", remedy=names.LABEL_RULE)
         groups = self._groups(top.get("groups"))
-        ssh = self._ssh(top.get("ssh"))
+        host_key = HostKeyField(self._reader, self._plan_argument, self._require_host_keys)
+        ssh = read_ssh(reader=reader, node=top.get("ssh"), path_of=self._path, host_key=host_key)
         oob = self._oob(top.get("oob"))
         inside = self._inside(top.get("inside"))
         transports = self._transports(top.get("transports"))
-        gateways = GatewaysReader(
-            reader=reader, plan_argument=self._plan_argument, require_host_keys=self._require_host_keys
-        ).read(top.get("gateways"))
+        gateways = GatewaysReader(reader=reader, host_key=host_key).read(top.get("gateways"))
         tunnels = read_tunnels(reader=reader, node=top.get("tunnels"), gateways=gateways)
         site_networks = self._site_networks(top.get("site_networks"))
         policies = self._policies(top.get("policies"))
@@ -80,6 +80,13 @@ class PlanReader:
                 top["lock"], "is the registry itself; writing the lock would destroy it.", "Name another file."
             )
             return None
+        others = {
+            "this file itself": self._plan_file,
+            "the registry": registry,
+            "the lock": lock,
+            "the login key of ssh.private_key_file": None if ssh is None else ssh.private_key_file,
+        }
+        key_store_key = self._key_store_key(top, key_store=key_store, others=others)
         if (
             name is None
             or groups is None
@@ -94,6 +101,7 @@ class PlanReader:
             or registry is None
             or lock is None
             or key_store is None
+            or key_store_key is None
         ):
             return None
         return Plan(
@@ -102,6 +110,7 @@ class PlanReader:
             registry=registry,
             lock=lock,
             key_store=key_store,
+            key_store_key=key_store_key,
             ssh=ssh,
             tunnels=tunnels,
             inside=inside,
@@ -159,22 +168,30 @@ class PlanReader:
         self._reader.facts.groups = tuple(found)
         return self._reader.facts.groups
 
-    def _ssh(self, node: Node | None) -> Ssh | None:
-        entries = self._reader.section(node, required=("private_key_file",), optional=("user", "port"))
-        if entries is None:
+    def _key_store_key(
+        self, top: Mapping[str, Node], *, key_store: Path | None, others: Mapping[str, Path | None]
+    ) -> Path | None:
+        """The key the key store is encrypted with: beside the store by default, never inside it."""
+        written = top.get("key_store_key")
+        if written is not None:
+            path = self._path(written)
+        else:
+            path = None if key_store is None else key_store.parent / f"{key_store.name}.key"
+        node = written or top.get("key_store")
+        if path is None or node is None:
             return None
-        private_key_file = self._path(entries.get("private_key_file"))
-        user: str | None = "root"
-        if "user" in entries:
-            remedy = "Write the name of a login on the hosts, as in root."
-            user = self._reader.matching(entries["user"], pattern=names.USER, what="user name", remedy=remedy)
-        port: int | None = 22
-        if "port" in entries:
-            port = self._reader.integer(entries["port"], low=1, high=65535)
-        self._reader.facts.ssh_user, self._reader.facts.ssh_port = user, port
-        if private_key_file is None or user is None or port is None:
+        where = "" if written is not None else f"the default of key_store_key, {path.name}, "
+        remedy = "Name another file for key_store_key."
+        for what, other in others.items():
+            if path == other:
+                self._reader.fault(node, f"{where}is {what}.", remedy)
+                return None
+        if key_store is not None and path.is_relative_to(key_store):
+            message = "is the key store itself" if path == key_store else "lies inside the key store"
+            remedy = "Keep the key apart from what it opens: name a file outside the key store."
+            self._reader.fault(node, f"{where}{message}.", remedy)
             return None
-        return Ssh(user=user, port=port, private_key_file=private_key_file)
+        return path
 
     def _oob(self, node: Node | None) -> OutOfBand | None:
         entries = self._reader.section(node, required=("network", "vrrp_id"))

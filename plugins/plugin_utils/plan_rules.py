@@ -34,6 +34,7 @@ def judge_plan(*, facts: PlanFacts, reader: FieldReader) -> None:
     _interfaces(facts, reader)
     _host_keys(facts, reader)
     _address_order(facts, reader)
+    _bastion(facts, reader)
 
 
 def _tunnel_network(facts: PlanFacts, reader: FieldReader) -> None:
@@ -176,3 +177,27 @@ def _address_order(facts: PlanFacts, reader: FieldReader) -> None:
             "it is the other way round: both would give way when a split of the pair heals.",
             f"Give {loser} the higher address on {home}, as on {reference}.",
         )
+
+
+def _bastion(facts: PlanFacts, reader: FieldReader) -> None:
+    """A gateway may be the bastion, a virtual address may not: the host behind it changes, and its key with it."""
+    bastion = facts.bastion
+    if bastion is None:
+        return
+    for placed in facts.addresses:
+        if placed.address == bastion.address and placed.owner not in facts.gateway_names:
+            reader.fault(
+                bastion.node,
+                f"{bastion.address} is the address of {placed.owner} in line {placed.node.line}.",
+                "Write the bastion's own address.",
+            )
+            return
+    for one in facts.networks:
+        if one.node.path.startswith(("tunnels.", "site_networks")) and bastion.address in one.network:
+            reader.fault(
+                bastion.node,
+                f"{bastion.address} lies in {one.network} of {one.node.path} in line {one.node.line}: keys never "
+                "travel through the tunnel.",
+                "Write the address the bastion answers SSH on, outside the tunnels.",
+            )
+            return

@@ -22,10 +22,12 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.field_reader imp
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_text import host_key_fault
 
 if TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Client
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlanFacts
 
 COLUMNS = ("id", "group", "oob_address", "host_key", "lan", "options")
-OPTIONS = ("oob_port", "oob_user", "transports")
+OPTIONS = ("oob_port", "oob_user", "oob_client", "oob_bastion", "transports")
+CLIENTS: tuple[Client, ...] = ("paramiko", "openssh")
 _LAST_PORT = 65535
 _PORT_DIGITS = 5
 _MULTICAST = 0xE0000000
@@ -52,6 +54,8 @@ class SiteRow:
     oob_number: int
     oob_port: int
     oob_user: str
+    oob_client: Client
+    oob_bastion: bool
     host_key: str
     lans: tuple[Lan, ...]
     transports: tuple[str, ...]
@@ -61,6 +65,8 @@ class _Options(NamedTuple):
     port: int
     user: str
     transports: tuple[str, ...]
+    client: Client
+    bastion: bool
 
 
 class RegistryReader:
@@ -113,6 +119,8 @@ class RegistryReader:
             oob_number=number,
             oob_port=chosen.port,
             oob_user=chosen.user,
+            oob_client=chosen.client,
+            oob_bastion=chosen.bastion,
             host_key=self._host_key(host_key, site_id),
             lans=self._lans(lan, site_id) if lan else (),
             transports=chosen.transports,
@@ -201,6 +209,8 @@ class RegistryReader:
     def _options(self, text: str) -> _Options:
         facts = self._facts
         port, user, transports = facts.ssh_port or 22, facts.ssh_user or "root", facts.transport_names or ()
+        client: Client = "paramiko"
+        bastion = True
         seen: set[str] = set()
         for word in text.split():
             key, equals, value = word.partition("=")
@@ -216,11 +226,15 @@ class RegistryReader:
                 port = self._port(value)
             elif key == "oob_user":
                 user = self._user(value)
+            elif key == "oob_client":
+                client = self._client(value)
+            elif key == "oob_bastion":
+                bastion = self._bastion(value)
             else:
                 remedy = closest(word=key, known=OPTIONS) or f"Known: {listing(OPTIONS)}."
                 self._fault("options", word, f"'{key}' is no option of a site.", remedy)
             seen.add(key)
-        return _Options(port, user, transports)
+        return _Options(port, user, transports, client, bastion)
 
     def _transports(self, value: str) -> tuple[str, ...]:
         known = self._facts.transport_names
@@ -252,3 +266,19 @@ class RegistryReader:
                 "options", value, f"oob_user '{value}' is no user name.", "Write the name of a login on the site."
             )
         return value
+
+    def _client(self, value: str) -> Client:
+        for known in CLIENTS:
+            if value == known:
+                return known
+        remedy = closest(word=value, known=CLIENTS) or f"Known: {listing(CLIENTS)}."
+        self._fault("options", value, f"oob_client '{value}' is no SSH client we can use.", remedy)
+        return "paramiko"
+
+    def _bastion(self, value: str) -> bool:
+        """Say whether the site is reached through the plan's bastion, if it has one."""
+        if value != "none":
+            message = f"oob_bastion '{value}' is not none, the only choice."
+            remedy = "Write oob_bastion=none for a site that is reached directly, or nothing."
+            self._fault("options", value, message, remedy)
+        return value != "none"

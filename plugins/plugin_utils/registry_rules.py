@@ -71,6 +71,15 @@ class RegistryRules:
                     f"{row.oob_address} is the network or broadcast address of {oob.network}.",
                     "Write the site's own address.",
                 )
+            bastion = self._facts.bastion
+            if bastion is not None and (number, row.oob_port) == (int(bastion.address), bastion.port):
+                self._fault(
+                    row.line,
+                    "oob_address",
+                    row.oob_address,
+                    f"{row.oob_address} port {row.oob_port} is the bastion ({self._plan_file}:{bastion.node.line}).",
+                    "Write the site's own address; sites behind one address need their own oob_port.",
+                )
             hit = next((placed for first, last, placed in spans if first <= number <= last), None)
             if hit is not None and number not in taken:
                 self._fault(
@@ -96,6 +105,10 @@ class RegistryRules:
         seen: dict[str, tuple[str, str]] = {}
         for placed in self._facts.host_keys:
             seen.setdefault(placed.text, (placed.gateway, f"{placed.gateway} in line {placed.node.line} of the plan"))
+        bastion = self._facts.bastion
+        if bastion is not None and bastion.host_key:
+            place = f"the bastion in line {bastion.node.line} of the plan"
+            seen.setdefault(bastion.host_key, (place, place))
         for row in rows:
             if not row.host_key:
                 continue

@@ -44,6 +44,7 @@ NAMES = {
     "{b643}": BASE64,
     "{key3cut}": f"ssh-ed25519 {base64.b64encode(base64.b64decode(BASE64)[:40]).decode()}",
     "{key4}": host_key("site-0004"),
+    "{bastionkey}": host_key("bastion"),
     "{gw1key}": host_key("gw1"),
     "{gw2key}": host_key("gw2"),
 }

@@ -39,6 +39,7 @@ def test_variables_of_all(tmp_path: Path) -> None:
         "fleet_name": "test",
         "fleet_plan_file": str(tmp_path / "test.fleet.yml"),
         "fleet_key_store": str(tmp_path / "keystore"),
+        "fleet_key_store_key": str(tmp_path / "keystore.key"),
         "fleet_groups": ["canary", "north"],
         "fleet_policies": {"gate_seconds": 60, "deadman_seconds": 120, "advert_seconds": 0.1},
         "fleet_tunnels": {
