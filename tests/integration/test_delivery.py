@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import shutil
 import socket
 import subprocess
@@ -24,81 +23,13 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import delivery,
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import ssh_transport as ssh
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore, SiteKey
-from delivery_support import site_of
+from delivery_support import Remote, free_port, keygen, relay, site_of, sshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 QUICK = ssh.Timeouts(connect=2, banner=2, auth=4, command=4, deadline=8)
 PATIENT = ssh.Timeouts(connect=8, banner=8, auth=8, command=8, deadline=16)
-OPENVPN = '#!/bin/sh\necho "OpenVPN 2.6.14 x"\n'
-# The sshd is real; the service manager of a loopback login cannot be, and the lab's sites have a real one.
-SYSTEMCTL = "#!/bin/sh\ncase $1 in is-active) echo active ;; is-enabled) echo enabled ;; esac\nexit 0\n"
-
-
-@dataclasses.dataclass(frozen=True)
-class Remote:
-    """A site's sshd, and the directory it takes for its root."""
-
-    target: ssh.Target
-    root: Path
-    home: Path
-
-
-def keygen(path: Path, kind: str = "ed25519") -> str:
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(path)], check=True)
-    return " ".join(path.with_suffix(".pub").read_text().split()[:2])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def sshd(home: Path, *, root: Path | None = None, more: str = "") -> Iterator[Remote]:
-    home.mkdir(parents=True)
-    root = root or home / "root"
-    (root / "etc").mkdir(parents=True, exist_ok=True)
-    tools = home / "bin"
-    tools.mkdir()
-    for name, text in {"openvpn": OPENVPN, "systemctl": SYSTEMCTL, "systemd-run": "#!/bin/sh\n"}.items():
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
-    pinned = keygen(home / "host")
-    keygen(home / "login")
-    shutil.copy(home / "login.pub", home / "authorized")
-    port = free_port()
-    (home / "config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nPidFile none\nStrictModes no\nUsePAM no\n"
-        f"AuthorizedKeysFile {home}/authorized\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        f"PermitRootLogin yes\nBanner {home}/banner\n"
-        f"SetEnv SPOKEWRIGHT_ROOT={root} SPOKEWRIGHT_PATH={tools}:/usr/sbin:/usr/bin:/sbin:/bin\n{more}"
-    )
-    (home / "banner").write_text("Authorised persons only.\n")
-    os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # noqa: PTH103 - sshd insists on it
-    server = subprocess.Popen(
-        ["/usr/sbin/sshd", "-D", "-e", "-f", str(home / "config")], stderr=(home / "log").open("wb")
-    )
-    try:
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.05)
-        target = ssh.Target(
-            name="site-0001",
-            address="127.0.0.1",
-            port=port,
-            user="root",
-            host_key=pinned,
-            private_key_file=home / "login",
-        )
-        yield Remote(target=target, root=root, home=home)
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
 
 
 @pytest.fixture
@@ -201,36 +132,6 @@ def test_nobody_listening_is_unreachable_at_once(remote: Remote, key: SiteKey) -
     assert (result.ok, result.reason) == (False, "unreachable")
     assert "No sshd listens there" in result.message
     assert result.seconds < 1
-
-
-@contextlib.contextmanager
-def relay(port: int, *, stop_after: int) -> Iterator[int]:
-    """A link that goes silent after so many bytes towards the site, without closing."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    ends: list[socket.socket] = []
-
-    def pump(source: socket.socket, sink: socket.socket, limit: int) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := source.recv(4096):
-                limit -= len(chunk)
-                if limit < 0:
-                    return
-                sink.sendall(chunk)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            near, _ = listener.accept()
-            far = socket.create_connection(("127.0.0.1", port))
-            ends.extend((near, far))
-            threading.Thread(target=pump, args=(near, far, stop_after), daemon=True).start()
-            threading.Thread(target=pump, args=(far, near, 1 << 40), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        for end in (listener, *ends):
-            end.close()
 
 
 @pytest.mark.parametrize("stop_after", [0, 1000, 3000, 16000, 26000, 40000])
