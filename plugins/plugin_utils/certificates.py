@@ -215,14 +215,14 @@ def _certificate(text: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(text.encode())
     except ValueError as exc:
-        raise CertificateError(f"this is no PEM certificate ({exc}).") from exc
+        raise CertificateError("this is no PEM certificate.") from exc
 
 
 def _crl(text: str) -> x509.CertificateRevocationList:
     try:
         return x509.load_pem_x509_crl(text.encode())
     except ValueError as exc:
-        raise CertificateError(f"this is no PEM revocation list ({exc}).") from exc
+        raise CertificateError("this is no PEM revocation list.") from exc
 
 
 def _crl_end(text: str) -> dt.datetime:

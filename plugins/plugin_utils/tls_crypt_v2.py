@@ -35,6 +35,8 @@ PAYLOAD_MAX: Final = WKC_MAX - TAG_BYTES - KEY_BYTES - LENGTH_BYTES - 1
 TYPE_USER: Final = 0
 TYPE_TIMESTAMP: Final = 1
 BLOCK: Final = 16
+EPOCH_MAX: Final = 10**10 - 1
+ISSUED_MAX: Final = 10**15 - 1
 
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KID = re.compile(r"[0-9a-f]{16}")
@@ -97,8 +99,10 @@ class Metadata:
             )
         if not _KID.fullmatch(self.kid):
             raise MetadataError(f"key id {self.kid!r} is not 16 lower-case hexadecimal digits.")
-        if self.epoch < 1 or self.issued < 0:
-            raise MetadataError(f"epoch {self.epoch} and issue time {self.issued} must be positive numbers.")
+        if not 1 <= self.epoch <= EPOCH_MAX:
+            raise MetadataError(f"epoch {self.epoch} cannot stand in key metadata. Use 1 to {EPOCH_MAX}.")
+        if not 0 <= self.issued <= ISSUED_MAX:
+            raise MetadataError(f"issue time {self.issued} cannot stand in key metadata. Use seconds since 1970.")
         return f"v=1 site={self.site} kid={self.kid} epoch={self.epoch} issued={self.issued}".encode("ascii")
 
     @classmethod
@@ -263,4 +267,6 @@ def _unpem(*, name: str, text: str) -> bytes:
     try:
         return base64.b64decode("".join(body.split(end, 1)[0].split()), validate=True)
     except binascii.Error as exc:
-        raise MalformedKeyError(f"the text between the lines of the {name} is no base64 ({exc}).") from exc
+        raise MalformedKeyError(
+            f"the text between the lines of the {name} is no base64: the file was damaged."
+        ) from exc

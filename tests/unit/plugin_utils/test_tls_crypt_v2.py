@@ -67,6 +67,31 @@ def test_a_key_made_by_openvpn_is_opened(tmp_path: Path, payload: bytes) -> None
         assert len(opened.payload) == 8
 
 
+@pytest.mark.parametrize("end", [b"=", b"!"])
+def test_a_body_that_is_no_base64_is_not_quoted(end: bytes) -> None:
+    secret = base64.b64encode(bytes(range(200))).decode()
+    text = f"-----BEGIN {v2.CLIENT_PEM}-----\n{secret}{end.decode()}\n-----END {v2.CLIENT_PEM}-----\n"
+
+    with pytest.raises(v2.MalformedKeyError, match="is no base64: the file was damaged") as caught:
+        v2.unwrap(server=SERVER, text=text)
+
+    assert secret[:8] not in str(caught.value)
+
+
+def test_every_fault_has_its_own_error() -> None:
+    faults = [
+        v2.MalformedKeyError,
+        v2.TruncatedKeyError,
+        v2.OversizedKeyError,
+        v2.ForeignKeyError,
+        v2.TamperedKeyError,
+        v2.WrongSiteError,
+        v2.WrongEpochError,
+    ]
+
+    assert [(one, other) for one in faults for other in faults if one is not other and issubclass(one, other)] == []
+
+
 def test_our_seal_is_openvpns_seal_byte_for_byte(tmp_path: Path) -> None:
     server, client = tmp_path / "server.pem", tmp_path / "client.pem"
     openvpn("--genkey", "tls-crypt-v2-server", str(server))
@@ -87,8 +112,8 @@ def test_the_shape_of_a_key_does_not_depend_on_who_made_it() -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     site=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True),
-    epoch=st.integers(1, 2**31),
-    issued=st.integers(0, 2**40),
+    epoch=st.integers(1, v2.EPOCH_MAX),
+    issued=st.integers(0, v2.ISSUED_MAX),
 )
 def test_every_metadata_survives_the_round_trip(site: str, epoch: int, issued: int) -> None:
     metadata = v2.Metadata(site=site, kid="00000000000000ff", epoch=epoch, issued=issued)
@@ -204,7 +229,10 @@ def test_metadata_that_is_not_ours_is_refused(payload: bytes) -> None:
         ({"site": "two words"}, "site id 'two words' cannot stand"),
         ({"site": "x" * 65}, "at most 64"),
         ({"kid": "xyz"}, "not 16 lower-case hexadecimal"),
-        ({"epoch": 0}, "must be positive"),
+        ({"epoch": 0}, "epoch 0 cannot stand in key metadata. Use 1 to 9999999999"),
+        ({"epoch": 10**10}, "epoch 10000000000 cannot stand"),
+        ({"issued": -1}, "issue time -1 cannot stand"),
+        ({"issued": 10**15}, "issue time 1000000000000000 cannot stand"),
     ],
 )
 def test_metadata_is_checked_before_it_is_sealed(changes: dict[str, object], says: str) -> None:
