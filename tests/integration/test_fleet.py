@@ -17,7 +17,6 @@ import pytest
 
 from integration.labtools import (
     INVENTORY,
-    PLAN,
     ROOT,
     daemon_pids,
     fleet,
