@@ -17,24 +17,20 @@ class WriteError(FleetError):
     """A file could not be written; what was there before is untouched."""
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, sync_parent: bool = True) -> None:
     """Write `data` to `path` by temporary file, fsync, rename and fsync of the directory.
 
     The temporary file has its final mode from the moment it exists, so a secret is never readable by others. A symbolic
-    link is followed: the file it points to is replaced, the link stays.
+    link is followed: the file it points to is replaced, the link stays. Who writes many files into one directory leaves
+    out `sync_parent` and calls `sync_directory` once at the end.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            os.fchmod(handle, mode)
-            _write_all(handle, data)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        write_durable(temporary, data, mode)
         temporary.replace(target)
-        sync_directory(target.parent)
+        if sync_parent:
+            sync_directory(target.parent)
     except OSError as exc:
         raise WriteError(
             f"{path}: cannot be written: {exc.strerror or exc}. What was there before is untouched. "
@@ -43,6 +39,17 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_durable(path: Path, data: bytes, mode: int) -> None:
+    """Make a new file that is on the disk when this returns; its name is so only after `sync_directory`."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(handle, mode)
+        write_all(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sync_directory(directory: Path) -> None:
@@ -54,7 +61,8 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def _write_all(handle: int, data: bytes) -> None:
+def write_all(handle: int, data: bytes) -> None:
+    """Write every byte, however many calls it takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]

@@ -72,9 +72,9 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
     files = {
         **render_public(site=site),
         "ca.crt": key.ca,
-        "site.crt": key.identity.certificate,
-        "site.key": key.identity.private_key,
-        "psk.key": key.psk,
+        "site.crt": key.certificate,
+        "site.key": key.private_key.reveal(),
+        "psk.key": key.psk.reveal(),
     }
     manifest = manifest_of(files=files)
     return Bundle(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as bundles
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.delivery import Order, carry_out, settled, target_for
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore, NoKeyError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import NoKeyError, open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Timeouts
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SiteRun:
         self.dry_run = dry_run
         self.timeouts = timeouts or (QUICK if verb in {"activate", "confirm"} else Timeouts())
         self._sites = {site.id: site for site in fleet.sites}
-        self._store = KeyStore(path=fleet.plan.key_store)
+        self._store = open_store(fleet.plan)
         self.began: dict[str, float] = {}
 
     def one(self, site: str) -> SiteResult:

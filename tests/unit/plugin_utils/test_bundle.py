@@ -9,19 +9,23 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as b
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore, SiteKey
 from delivery_support import site_of
+from key_support import new_store
+
+if TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import SiteKey
 
 GOLDEN = Path(__file__).parent / "golden" / "client.conf"
 
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> SiteKey:
-    store = KeyStore(path=tmp_path_factory.mktemp("keys") / "store")
+    store = new_store(tmp_path_factory.mktemp("keys"))
     store.ensure(fleet="lab", key_type="p256", gateways=["gw1"], sites=["site-0001"])
     return store.site_key(site="site-0001")
 
@@ -72,7 +76,7 @@ def test_the_configuration_is_the_golden_one() -> None:
 
 def test_what_may_be_shown_holds_no_key(key: SiteKey) -> None:
     shown = "".join(b.render_public(site=site_of()).values()) + repr(b.build(site=site_of(), key=key))
-    for secret in (key.psk, key.identity.private_key):
+    for secret in (key.psk.reveal(), key.private_key.reveal()):
         assert not any(line in shown for line in secret.splitlines()[1:-1])
 
 

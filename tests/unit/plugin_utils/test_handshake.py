@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
 from delivery_support import site_of
+from key_support import in_the_clear, new_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +40,10 @@ def wait_for(path: Path, text: str, process: subprocess.Popen[bytes]) -> str:
 
 @pytest.mark.parametrize("key_type", ["p256", "ed25519"])
 def test_openvpn_shakes_hands_with_what_the_store_made(tmp_path: Path, key_type: Literal["p256", "ed25519"]) -> None:
-    store = tmp_path / "store"
-    KeyStore(path=store).ensure(fleet="lab", key_type=key_type, gateways=["gw1"], sites=["site-0001"])
+    store = tmp_path / "plain"
+    made = new_store(tmp_path)
+    made.ensure(fleet="lab", key_type=key_type, gateways=["gw1"], sites=["site-0001"])
+    in_the_clear(store=made, directory=store)
     port = free_port()
     script = tmp_path / "verify.sh"
     script.write_text('#!/bin/sh\nread -r line <"$metadata_file"\necho "METADATA $metadata_type $line"\n')
@@ -71,14 +73,14 @@ def test_openvpn_shakes_hands_with_what_the_store_made(tmp_path: Path, key_type:
 
 
 def test_openvpn_takes_every_line_of_the_rendered_configuration(tmp_path: Path) -> None:
-    store = KeyStore(path=tmp_path / "store")
+    store = new_store(tmp_path)
     store.ensure(fleet="lab", key_type="p256", gateways=["gw1"], sites=["site-0001"])
     key = store.site_key(site="site-0001")
     for name, text in {
         "ca.crt": key.ca,
-        "site.crt": key.identity.certificate,
-        "site.key": key.identity.private_key,
-        "psk.key": key.psk,
+        "site.crt": key.certificate,
+        "site.key": key.private_key.reveal(),
+        "psk.key": key.psk.reveal(),
     }.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)

@@ -1,0 +1,80 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who was given which key, one small file per site, without secrets. The ledger is what it can be made from again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import STATES, KeyStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+
+DIRECTORY: Final = "index"
+
+Epochs = dict[int, dict[str, Any]]
+
+
+class KeyIndex:
+    """The index of one key store."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def get(self, site: str) -> Epochs:
+        """The epochs known of a site, empty when there are none."""
+        name = f"{DIRECTORY}/{site}.json"
+        if not self.storage.has(name):
+            return {}
+        try:
+            found = json.loads(self.storage.read(name))
+            return {int(epoch): dict(entry) for epoch, entry in found["epochs"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise KeyStoreError(
+                f"{self.storage.root / name} is no index of a site ({exc}). It holds nothing secret: delete it, the "
+                "next run makes it again from the ledger."
+            ) from exc
+
+    def put(self, site: str, epochs: Mapping[int, Mapping[str, Any]], *, sync: bool = True) -> None:
+        """Replace what is known of a site."""
+        self.storage.make(DIRECTORY)
+        text = json.dumps({"site": site, "epochs": {str(epoch): epochs[epoch] for epoch in sorted(epochs)}}, indent=1)
+        self.storage.write(f"{DIRECTORY}/{site}.json", f"{text}\n", sync=sync)
+
+    def sync(self) -> None:
+        """Make what `put` wrote survive a power cut."""
+        self.storage.sync(DIRECTORY)
+
+    def sites(self) -> list[str]:
+        """Every site it knows."""
+        return self.storage.names(DIRECTORY, ".json")
+
+    def all(self, sites: Sequence[str] | None = None) -> dict[str, Epochs]:
+        """What is known of these sites, or of all."""
+        return {site: found for site in (self.sites() if sites is None else sites) if (found := self.get(site))}
+
+
+def applied(entry: Mapping[str, Any], *, state: str, time: str) -> dict[str, Any]:
+    """An entry after its key came to a state."""
+    return {**entry, "state": state, "times": {**entry.get("times", {}), state: time}}
+
+
+def replay(entries: Iterable[Mapping[str, Any]], *, sites: Iterable[str] | None = None) -> dict[str, Epochs]:
+    """What lines of the ledger say about sites."""
+    wanted = None if sites is None else set(sites)
+    found: dict[str, Epochs] = {}
+    for line in entries:
+        site, epoch, state = str(line["site"]), int(line["epoch"]), str(line["event"])
+        if not site or state not in STATES or (wanted is not None and site not in wanted):
+            continue
+        epochs = found.setdefault(site, {})
+        if state == "issued":
+            epochs[epoch] = {"epoch": epoch, "kid": line["kid"], "psk_fingerprint": line["fingerprint"]}
+        if epoch in epochs:
+            epochs[epoch] = applied(epochs[epoch], state=state, time=str(line["time"]))
+    return found

@@ -1,0 +1,193 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Making keys and putting them into the store: vault file first, then ledger, then index.
+
+A key is in use only after all three; a crash between them leaves a whole key that the next run enters.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import secrets as random
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import applied
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import SiteKey
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import (
+    CA_CERT,
+    CA_KEY,
+    CRL,
+    README,
+    README_TEXT,
+    SERVER_KEY,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+
+# So many keys share one line of durable writes in the ledger.
+BATCH: Final = 100
+# The costly part of a key, its encryption, runs without Python's lock.
+THREADS: Final = 4
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class KeyMaker:
+    """Makes what is told to be missing; asks nothing and replaces no key."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        reader: KeyReader,
+        index: KeyIndex,
+        log: Callable[[Sequence[Event]], list[dict[str, Any]]],
+    ) -> None:
+        self.storage = storage
+        self.reader = reader
+        self.index = index
+        self.log = log
+        self.now = dt.datetime.now(tz=dt.UTC).replace(microsecond=0)
+
+    def ca(self, *, fleet: str, key_type: certificates.KeyType) -> None:
+        """The fleet's CA."""
+        self.storage.write(README, README_TEXT)
+        made = certificates.make_ca(fleet=fleet, key_type=key_type, now=self.now)
+        # The certificate is written last: it is what says that the CA exists.
+        self.storage.seal(CA_KEY, made.private_key)
+        self.storage.write(CA_CERT, made.certificate)
+        self.log([ca_event(made.certificate)])
+
+    def crl(self, *, reason: str = "") -> None:
+        """The revocation list, with what the one before it revoked."""
+        ca = self.reader.ca_identity()
+        if self.storage.has(CRL):
+            made = certificates.renew_crl(ca=ca, crl=self.storage.read(CRL), now=self.now)
+        else:
+            made = certificates.make_crl(ca=ca, revoked=(), now=self.now)
+        self.storage.write(CRL, made)
+        self.log([Event(event="crl-made", reason=reason)])
+
+    def server_key(self) -> None:
+        """The tls-crypt-v2 server key."""
+        self.storage.seal(SERVER_KEY, tls_crypt_v2.ServerKey.generate().to_pem())
+        self.log([Event(event="server-key-made")])
+
+    def gateway(self, *, name: str, key_type: certificates.KeyType, ca: certificates.Identity) -> None:
+        """A gateway's certificate and key."""
+        made = certificates.issue_gateway(ca=ca, name=name, key_type=key_type, now=self.now)
+        self.storage.make("gateways")
+        self.storage.seal(
+            f"gateways/{name}.vault",
+            json.dumps({"certificate": made.certificate, "private_key": made.private_key}, indent=1) + "\n",
+        )
+        self.storage.write(f"gateways/{name}.pem", made.certificate)
+        self.log([gateway_event(name=name, certificate=made.certificate)])
+
+    def sites(
+        self, *, epochs: Mapping[str, int], key_type: certificates.KeyType, ca: certificates.Identity, reason: str = ""
+    ) -> None:
+        """The named epoch of each site."""
+        server = self.reader.server()
+        self.storage.make("sites")
+        self.storage.make("index")
+        wanted = list(epochs.items())
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            for site, _ in batch:
+                self.storage.make(f"sites/{site}")
+
+            def one(item: tuple[str, int]) -> SiteKey:
+                return self._site(site=item[0], epoch=item[1], ca=ca, server=server, key_type=key_type)
+
+            with ThreadPoolExecutor(max_workers=THREADS) as pool:
+                made = list(pool.map(one, batch))
+            self.log([issue_event(key, reason=reason) for key in made])
+            with ThreadPoolExecutor(max_workers=THREADS) as pool:
+                list(pool.map(self.enter, made))
+            self.index.sync()
+
+    def enter(self, key: SiteKey) -> None:
+        """Enter a key that is whole into the index."""
+        known = self.index.get(key.site)
+        entry = applied(key.public(), state="issued", time=self.now.strftime(TIME))
+        self.index.put(key.site, {**known, key.epoch: entry}, sync=False)
+
+    def _site(
+        self,
+        *,
+        site: str,
+        epoch: int,
+        ca: certificates.Identity,
+        server: tls_crypt_v2.ServerKey,
+        key_type: certificates.KeyType,
+    ) -> SiteKey:
+        metadata = tls_crypt_v2.Metadata(
+            site=site, kid=random.token_hex(8), epoch=epoch, issued=int(self.now.timestamp())
+        )
+        issued = certificates.issue_site(ca=ca, site=site, key_type=key_type, now=self.now)
+        psk = tls_crypt_v2.generate_client_key(server=server, metadata=metadata)
+        record: dict[str, Any] = {
+            "site": site,
+            "epoch": epoch,
+            "kid": metadata.kid,
+            "issued": metadata.issued,
+            "certificate": issued.certificate,
+            "private_key": issued.private_key,
+            "psk": psk,
+        }
+        self.storage.seal(f"sites/{site}/{epoch}.vault", json.dumps(record, indent=1) + "\n")
+        return SiteKey(
+            site=site,
+            epoch=epoch,
+            kid=metadata.kid,
+            issued=metadata.issued,
+            ca=ca.certificate,
+            certificate=issued.certificate,
+            private_key=Secret(issued.private_key),
+            psk=Secret(psk),
+        )
+
+
+def ca_event(certificate: str) -> Event:
+    """The ledger's line for a CA."""
+    return Event(event="ca-made", fingerprint=certificates.fingerprint(certificate=certificate))
+
+
+def gateway_event(*, name: str, certificate: str) -> Event:
+    """The ledger's line for a gateway's certificate."""
+    return Event(event="gateway-issued", reason=name, fingerprint=certificates.fingerprint(certificate=certificate))
+
+
+def issue_event(key: SiteKey, *, reason: str) -> Event:
+    """The ledger's line for a site's key."""
+    return Event(
+        event="issued",
+        site=key.site,
+        epoch=key.epoch,
+        kid=key.kid,
+        fingerprint=tls_crypt_v2.fingerprint(text=key.psk.reveal()),
+        reason=reason,
+    )
+
+
+def state_event(*, site: str, epoch: int, state: str, entry: Mapping[str, Any], reason: str = "") -> Event:
+    """The ledger's line for a site's key that came to a state."""
+    return Event(
+        event=state,
+        site=site,
+        epoch=epoch,
+        kid=str(entry.get("kid", "")),
+        fingerprint=str(entry.get("psk_fingerprint", "")),
+        reason=reason,
+    )

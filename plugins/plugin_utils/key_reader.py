@@ -1,0 +1,118 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading keys out of the store, each proven whole before anybody gets it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import (
+    GatewayKey,
+    KeyStoreError,
+    NoKeyError,
+    SiteKey,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CA_CERT, CA_KEY, CRL, SERVER_KEY
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
+
+if TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+
+
+class KeyReader:
+    """Opens and proves. What every site's proof needs is opened once."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._server: tls_crypt_v2.ServerKey | None = None
+        self._mutex = threading.Lock()
+
+    def ca(self) -> str:
+        """The fleet's CA certificate."""
+        return self.storage.read(CA_CERT)
+
+    def ca_identity(self) -> certificates.Identity:
+        """The CA with its private key."""
+        return certificates.Identity(certificate=self.ca(), private_key=self.storage.open(CA_KEY))
+
+    def server(self) -> tls_crypt_v2.ServerKey:
+        """The key that seals and opens all sites' keys."""
+        with self._mutex:
+            if self._server is None:
+                try:
+                    self._server = tls_crypt_v2.ServerKey.from_pem(self.storage.open(SERVER_KEY))
+                except tls_crypt_v2.TlsCryptV2Error as exc:
+                    raise KeyStoreError(f"{self.storage.root / SERVER_KEY}: {exc} Restore it from the backup.") from exc
+            return self._server
+
+    def epochs(self, site: str) -> list[int]:
+        """The epochs of a site that are there, oldest first."""
+        return sorted(int(name) for name in self.storage.names(f"sites/{site}", ".vault") if name.isdigit())
+
+    def site(self, *, site: str, epoch: int) -> SiteKey:
+        """One key of a site: sealed by our server key, signed by our CA, for this site and epoch."""
+        name = f"sites/{site}/{epoch}.vault"
+        path = self.storage.root / name
+        found = self._record(name, ("certificate", "private_key", "psk", "kid"))
+        ca = self.ca()
+        identity = certificates.Identity(certificate=found["certificate"], private_key=found["private_key"])
+        try:
+            metadata = tls_crypt_v2.verify(server=self.server(), text=found["psk"], site=site, epoch=epoch)
+            certificates.check(ca=certificates.Identity(certificate=ca, private_key=""), issued=identity, name=site)
+        except (tls_crypt_v2.TlsCryptV2Error, certificates.CertificateError) as exc:
+            raise KeyStoreError(f"{path}: {exc} It is not delivered. Restore this file from the backup.") from exc
+        return SiteKey(
+            site=site,
+            epoch=epoch,
+            kid=metadata.kid,
+            issued=metadata.issued,
+            ca=ca,
+            certificate=identity.certificate,
+            private_key=Secret(identity.private_key),
+            psk=Secret(found["psk"]),
+        )
+
+    def gateway(self, *, name: str) -> GatewayKey:
+        """One gateway's material, its certificate proven to be ours, its own, and to fit its key."""
+        file = f"gateways/{name}.vault"
+        if not self.storage.has(file):
+            raise NoKeyError(f"gateway {name} has no key in {self.storage.root}. Make it first: run site.yml.")
+        found = self._record(file, ("certificate", "private_key"))
+        ca = self.ca()
+        identity = certificates.Identity(certificate=found["certificate"], private_key=found["private_key"])
+        try:
+            certificates.check(ca=certificates.Identity(certificate=ca, private_key=""), issued=identity, name=name)
+        except FleetError as exc:
+            raise KeyStoreError(
+                f"{self.storage.root / file}: {exc} It is not delivered. Restore this file from the backup."
+            ) from exc
+        return GatewayKey(
+            name=name,
+            ca=ca,
+            crl=self.storage.read(CRL),
+            certificate=identity.certificate,
+            private_key=Secret(identity.private_key),
+            server_key=Secret(self.server().to_pem()),
+        )
+
+    def gateway_certificate(self, *, name: str) -> str:
+        """The certificate beside a gateway's key."""
+        return str(self._record(f"gateways/{name}.vault", ("certificate", "private_key"))["certificate"])
+
+    def _record(self, name: str, fields: tuple[str, ...]) -> dict[str, Any]:
+        text = self.storage.open(name)
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        # What the parser says could quote a key.
+        if not isinstance(found, dict) or not all(isinstance(found.get(field), str) for field in fields):
+            raise KeyStoreError(
+                f"{self.storage.root / name} opens, but what is inside is no key of ours. Restore it from the backup."
+            )
+        return found

@@ -1,0 +1,133 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finishing what a crash interrupted: a whole key that is in no book is entered, a removal is carried through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import applied, replay
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import (
+    ca_event,
+    gateway_event,
+    issue_event,
+    state_event,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import STATES
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CA_CERT, CRL, SERVER_KEY
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Ledger
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.operation import Operation
+
+# Stands before the name of a file that an operation was about to remove.
+REMOVE = "-"
+
+
+class Recovery:
+    """Brings files, ledger and index in line after an operation that did not end."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        reader: KeyReader,
+        index: KeyIndex,
+        ledger: Ledger,
+        log: Callable[[Sequence[Event]], list[dict[str, Any]]],
+    ) -> None:
+        self.storage = storage
+        self.reader = reader
+        self.index = index
+        self.ledger = ledger
+        self.log = log
+
+    def finish(self, left: Operation) -> None:
+        """Finish one operation."""
+        self._clean(left)
+        lines = self.ledger.of(left.name, since=left.since)
+        for name in left.pending:
+            if name.startswith(REMOVE):
+                site, epoch = _site_and_epoch(name)
+                self.finish_removal(site=site, epoch=epoch, reason=left.reason, lines=lines)
+            elif self.storage.has(name):
+                self._enter(name, lines=lines, reason=left.reason)
+        self.apply(lines)
+        self.log([Event(event="recovered", reason=f"{left.name} by {left.who} since {left.since} did not end")])
+
+    def apply(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Bring the index in line with lines of the ledger."""
+        for line in lines:
+            site, epoch = str(line["site"]), int(line["epoch"])
+            if not site or line["event"] not in STATES:
+                continue
+            known = self.index.get(site)
+            if epoch not in known:
+                if not self.storage.has(f"sites/{site}/{epoch}.vault"):
+                    continue
+                known[epoch] = self.reader.site(site=site, epoch=epoch).public()
+            entry = applied(known[epoch], state=str(line["event"]), time=str(line["time"]))
+            if entry != known[epoch]:
+                self.index.put(site, {**known, epoch: entry})
+
+    def rebuild(self, sites: Sequence[str]) -> None:
+        """Make the index of sites again from the ledger and from the files."""
+        said = replay(self.ledger.entries(), sites=sites)
+        for site in sites:
+            epochs = said.get(site, {})
+            for epoch in self.reader.epochs(site):
+                key = self.reader.site(site=site, epoch=epoch)
+                if epochs.get(epoch, {}).get("kid") != key.kid:
+                    lines = self.log([issue_event(key, reason="found in the store without a line in the ledger")])
+                    epochs[epoch] = replay(lines)[site][epoch]
+                epochs[epoch] = {**epochs[epoch], **key.public()}
+            if epochs:
+                self.index.put(site, epochs)
+
+    def _clean(self, left: Operation) -> None:
+        for under in ("", "gateways", "index"):
+            self.storage.clean(under)
+        for under in {name.removeprefix(REMOVE).rpartition("/")[0] for name in left.pending} - {"", "gateways"}:
+            self.storage.clean(under)
+
+    def _enter(self, name: str, *, lines: Sequence[Mapping[str, Any]], reason: str) -> None:
+        events = {str(line["event"]) for line in lines}
+        kind, _, rest = name.partition("/")
+        if kind == "sites":
+            site, epoch = _site_and_epoch(name)
+            if not any((line["event"], line["site"], line["epoch"]) == ("issued", site, epoch) for line in lines):
+                key = self.reader.site(site=site, epoch=epoch)
+                self.apply(self.log([issue_event(key, reason=reason)]))
+        elif kind == "gateways":
+            gateway = rest.removesuffix(".vault")
+            certificate = self.reader.gateway_certificate(name=gateway)
+            if not self.storage.has(f"gateways/{gateway}.pem"):
+                self.storage.write(f"gateways/{gateway}.pem", certificate)
+            if not any((line["event"], line["reason"]) == ("gateway-issued", gateway) for line in lines):
+                self.log([gateway_event(name=gateway, certificate=certificate)])
+        elif name == CA_CERT and "ca-made" not in events:
+            self.log([ca_event(self.reader.ca())])
+        elif name == SERVER_KEY and "server-key-made" not in events:
+            self.log([Event(event="server-key-made")])
+        elif name == CRL and "crl-made" not in events:
+            self.log([Event(event="crl-made")])
+
+    def finish_removal(self, *, site: str, epoch: int, reason: str, lines: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Remove an old key and enter that it is gone."""
+        self.storage.remove(f"sites/{site}/{epoch}.vault")
+        if not any((line["event"], line["site"], line["epoch"]) == ("destroyed", site, epoch) for line in lines):
+            entry = self.index.get(site).get(epoch, {})
+            self.apply(self.log([state_event(site=site, epoch=epoch, state="destroyed", entry=entry, reason=reason)]))
+
+
+def _site_and_epoch(name: str) -> tuple[str, int]:
+    _, site, file = name.split("/")
+    return site, int(file.removesuffix(".vault"))

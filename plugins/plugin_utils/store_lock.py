@@ -1,0 +1,105 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One at a time: a lock that dies with its process and names its holder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import KeyStoreLockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOCK: Final = "lock"
+START_FIELD: Final = 19
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    started: str
+    boot: str
+    host: str
+
+    @classmethod
+    def find(cls, pid: int) -> Process:
+        """The process of that number now."""
+        return cls(pid=pid, started=_started(pid), boot=_boot(), host=socket.gethostname())
+
+    @property
+    def lives(self) -> bool:
+        """Whether it runs here. Of a process on another host nothing can be known: its lock says whether it works."""
+        if (self.boot, self.host) != (_boot(), socket.gethostname()):
+            return False
+        if self.started:
+            return _started(self.pid) == self.started
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+
+def who() -> str:
+    """The person at work, as far as the system knows."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
+
+
+@contextlib.contextmanager
+def locked(*, directory: Path, holder: str) -> Iterator[None]:
+    """Hold the lock of a directory.
+
+    Raises:
+        KeyStoreLockedError: somebody has it; the text says who.
+    """
+    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            found = (
+                os.pread(handle, 1000, 0).decode("utf-8", "replace").strip() or "a process that does not say its name"
+            )
+            raise KeyStoreLockedError(
+                f"the key store {directory} is in use by {found}. Wait for it to end, then run again."
+            ) from exc
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{holder}\n".encode(), 0)
+        yield
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def _started(pid: int) -> str:
+    """When a process began, in ticks since the boot; nothing where the system does not say, or when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[START_FIELD]
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
