@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store
 from integration.labtools import (
     INVENTORY,
+    PLAN,
     ROOT,
     daemon_pids,
     fleet,
@@ -31,6 +34,8 @@ from integration.labtools import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import SiteKey
 
 SITES = 8
 REGISTRY = INVENTORY / "sites.csv"
@@ -67,25 +72,22 @@ def answering_address(lan: str) -> str:
 
 
 def key_lines() -> set[str]:
-    """Every line of every private file of the key store: none of them may ever be printed."""
-    lines = {
-        line.strip()
-        for path in KEY_STORE.rglob("*")
-        if path.is_file() and path.suffix != ".json"
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-    }
-    return {line for line in lines if len(line) > 40 and not line.startswith("-----")} - public_lines()
+    """Every line of every private key, out of the opened store: none of them may ever be printed."""
+    if not KEY_STORE.exists():
+        return set()
+    loaded = load_fleet(plan_file=PLAN)
+    store = open_store(loaded.plan)
+    secrets = [part for site in store.index() for part in _secret_parts(store.site_key(site=site))]
+    for gateway in loaded.plan.gateways:
+        key = store.gateway_key(name=gateway.name)
+        secrets += [key.private_key.reveal(), key.server_key.reveal()]
+    secrets.append(loaded.plan.key_store_key.read_text(encoding="ascii"))
+    lines = {line.strip() for text in secrets for line in text.splitlines()}
+    return {line for line in lines if len(line) > 40 and not line.startswith("-----")}
 
 
-def public_lines() -> set[str]:
-    """Lines of certificates: they are no secret."""
-    lines: set[str] = set()
-    for path in KEY_STORE.rglob("*"):
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            for block in re.findall(r"-----BEGIN (?:CERTIFICATE|X509 CRL)-----.*?-----END", text, re.DOTALL):
-                lines |= {line.strip() for line in block.splitlines()}
-    return lines
+def _secret_parts(key: SiteKey) -> list[str]:
+    return [key.private_key.reveal(), key.psk.reveal()]
 
 
 def assert_no_secret(output: str) -> None:
@@ -117,6 +119,7 @@ def test_the_first_run_brings_every_site_up_and_shows_no_secret() -> None:
     run = playbook("site.yml", "--diff", "-vvv")
 
     assert run.status == 0, run.output[-5000:]
+    assert len(key_lines()) > 10 * SITES, "the search would find nothing because it looks for nothing"
     assert_no_secret(run.output)
     report = status()
     assert report["summary"]["up"] == report["summary"]["total"] == SITES
