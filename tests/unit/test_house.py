@@ -379,12 +379,12 @@ def test_the_core_is_imported_without_ansible() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(ROOT / "collections")},
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
     )
 
-    assert done.stdout.strip() == ""
+    assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
 @pytest.mark.parametrize("path", plugin_files("module_utils"), ids=relative)
