@@ -14,31 +14,9 @@ from pathlib import Path
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.certificates import fingerprint
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_material import (
-    Material,
-    MaterialError,
-    MaterialFiles,
-    read_material,
-)
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.openvpn_version import VersionError, judge
 
 SMALLEST_LIMIT = 100
-
-
-def tunnel_server_material(files: t.Mapping[str, str], *, may_be_missing: bool = False) -> dict[str, t.Any]:
-    """Check the gateway's key material, given as a mapping of paths, and name this set of files.
-
-    What is wrong is given as ``problem``, for an assert to say; Ansible would wrap an exception three times.
-    ``may_be_missing``: in check mode before a first run the keys are not made yet; the digest is then empty.
-    """
-    paths = {name: Path(path) for name, path in files.items()}
-    problem = ""
-    if not may_be_missing or all(path.exists() for path in paths.values()):
-        try:
-            return asdict(read_material(files=MaterialFiles(**paths))) | {"problem": ""}
-        except MaterialError as exc:
-            problem = str(exc)
-    return asdict(Material(digest="", certificate_days=0, crl_days=0, crl_revoked=0)) | {"problem": problem}
 
 
 def tunnel_server_authority(installed: str, ca_file: str) -> dict[str, t.Any]:
@@ -90,7 +68,6 @@ class FilterModule:
         return {
             "tunnel_server_authority": tunnel_server_authority,
             "tunnel_server_limits": tunnel_server_limits,
-            "tunnel_server_material": tunnel_server_material,
             "tunnel_server_openvpn": tunnel_server_openvpn,
             "tunnel_server_routes": tunnel_server_routes,
         }

@@ -21,20 +21,26 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_files import CRL, KeyFile
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
+
 if t.TYPE_CHECKING:
     from pathlib import Path
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import GatewayKey
 
 SERVER_KEY_LABEL = "OpenVPN tls-crypt-v2 server key"
 SERVER_KEY_BYTES = 128
 
 
-class MaterialError(Exception):
-    """A file is missing or does not fit the others. Its text says which, and what to do."""
+class MaterialError(FleetError):
+    """A part does not fit the others. Its text says which, and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Material:
-    """What is known about the files, with no secret in it.
+    """A gateway's files, and what may be known about them.
 
     ``digest`` names this set of files: it changes when one of them does. The CRL is not part of it, because a daemon
     reads a new CRL without a restart.
@@ -44,63 +50,61 @@ class Material:
     certificate_days: int
     crl_days: int
     crl_revoked: int
+    keys: tuple[KeyFile, ...]
+    crl: KeyFile
 
 
-@dataclass(frozen=True)
-class MaterialFiles:
-    """Where the files lie in the controller's key store."""
-
-    ca_file: Path
-    cert_file: Path
-    key_file: Path
-    tls_crypt_v2_key_file: Path
-    crl_file: Path
-
-
-def read_material(*, files: MaterialFiles, now: datetime | None = None) -> Material:
-    """Read and check the files.
+def check_material(*, key: GatewayKey, store: Path, now: datetime | None = None) -> Material:
+    """Check what the store holds for a gateway.
 
     Raises:
         MaterialError: the first thing that is wrong.
     """
     moment = now or datetime.now(UTC)
-    authority = _certificate(path=files.ca_file)
-    certificate = _certificate(path=files.cert_file)
-    _check_certificate(path=files.cert_file, certificate=certificate, authority=authority, ca_file=files.ca_file)
-    key_text = _read(path=files.key_file)
-    try:
-        key = serialization.load_pem_private_key(key_text, password=None)
-    except (ValueError, TypeError) as exc:
-        raise MaterialError(f"{files.key_file}: no unencrypted private key in PEM form") from exc
-    if _public(key.public_key()) != _public(certificate.public_key()):
-        raise MaterialError(f"{files.key_file}: this private key does not belong to the certificate {files.cert_file}")
-    server_key = _read(path=files.tls_crypt_v2_key_file)
-    _check_server_key(path=files.tls_crypt_v2_key_file, text=server_key)
-    crl = _crl(path=files.crl_file, authority=authority, ca_file=files.ca_file)
-    parts = (_read(path=files.ca_file), _read(path=files.cert_file), key_text, server_key)
+    # The names under which an operator finds them, for messages.
+    ca_file, crl_file, own_file = store / "ca.pem", store / "crl.pem", store / "gateways" / f"{key.name}.vault"
+    authority = _certificate(text=key.ca, path=ca_file)
+    certificate = _certificate(text=key.certificate, path=own_file)
+    _check_certificate(path=own_file, certificate=certificate, authority=authority, ca_file=ca_file)
+    _check_private_key(path=own_file, text=key.private_key, certificate=certificate)
+    _check_server_key(path=store / "server-tls-crypt-v2.vault", text=key.server_key)
+    crl = _crl(text=key.crl, path=crl_file, authority=authority, ca_file=ca_file)
+    keys = (
+        KeyFile(name="ca.crt", content=Secret(key.ca)),
+        KeyFile(name="gateway.crt", content=Secret(key.certificate)),
+        KeyFile(name="gateway.key", content=key.private_key),
+        KeyFile(name="tls-crypt-v2.key", content=key.server_key),
+    )
     return Material(
-        digest=hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16],
-        certificate_days=_days_left(path=files.cert_file, until=certificate.not_valid_after_utc, now=moment),
-        crl_days=_days_left(path=files.crl_file, until=crl.next_update_utc, now=moment),
+        digest=hashlib.sha256(b"".join(bytes.fromhex(file.digest) for file in keys)).hexdigest()[:16],
+        certificate_days=_days_left(path=own_file, until=certificate.not_valid_after_utc, now=moment),
+        crl_days=_days_left(path=crl_file, until=crl.next_update_utc, now=moment),
         crl_revoked=len(crl),
+        keys=keys,
+        crl=KeyFile(name=CRL, content=Secret(key.crl)),
     )
 
 
-def _read(*, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
+def check_days(*, material: Material, store: Path, crl_minimum_days: int) -> None:
+    """Refuse what would run out before anybody looks again.
+
+    Raises:
+        MaterialError: which one, and how long it is still good.
+    """
+    if material.crl_days < crl_minimum_days:
         raise MaterialError(
-            f"{path}: {exc.strerror}. A gateway's keys are made on the controller before its role runs; "
-            "playbooks/site.yml does both"
-        ) from exc
+            f"{store / 'crl.pem'}: good for {material.crl_days} more days, and {crl_minimum_days} are asked for. With "
+            "a CRL that ran out no site connects. playbooks/site.yml makes a new one when less than a year is left"
+        )
+    if material.certificate_days < 1:
+        raise MaterialError(f"{store / 'gateways'}: this gateway's certificate is good for less than a day")
 
 
-def _certificate(*, path: Path) -> x509.Certificate:
+def _certificate(*, text: str, path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(_read(path=path))
+        return x509.load_pem_x509_certificate(text.encode("ascii"))
     except ValueError as exc:
-        raise MaterialError(f"{path}: no certificate in PEM form") from exc
+        raise MaterialError(f"{path}: no certificate in PEM form. Restore it from the backup of the key store") from exc
 
 
 def _check_certificate(
@@ -118,12 +122,22 @@ def _check_certificate(
         raise MaterialError(f"{path}: no server's certificate (extended key usage serverAuth); sites would refuse it")
 
 
+def _check_private_key(*, path: Path, text: Secret, certificate: x509.Certificate) -> None:
+    try:
+        key = serialization.load_pem_private_key(text.reveal().encode("ascii"), password=None)
+    except (ValueError, TypeError):
+        # Without the cause: it may quote what it could not read.
+        raise MaterialError(f"{path}: no unencrypted private key in PEM form") from None
+    if _public(key.public_key()) != _public(certificate.public_key()):
+        raise MaterialError(f"{path}: its private key does not belong to its certificate")
+
+
 def _public(key: t.Any) -> bytes:
     return bytes(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
 
 
-def _check_server_key(*, path: Path, text: bytes) -> None:
-    lines = text.decode("ascii", errors="replace").split("\n")
+def _check_server_key(*, path: Path, text: Secret) -> None:
+    lines = text.reveal().split("\n")
     body = [line.strip() for line in lines if line.strip() and not line.startswith("-----")]
     try:
         raw = base64.b64decode("".join(body), validate=True)
@@ -133,9 +147,9 @@ def _check_server_key(*, path: Path, text: bytes) -> None:
         raise MaterialError(f"{path}: no {SERVER_KEY_LABEL} of {SERVER_KEY_BYTES} bytes")
 
 
-def _crl(*, path: Path, authority: x509.Certificate, ca_file: Path) -> x509.CertificateRevocationList:
+def _crl(*, text: str, path: Path, authority: x509.Certificate, ca_file: Path) -> x509.CertificateRevocationList:
     try:
-        crl = x509.load_pem_x509_crl(_read(path=path))
+        crl = x509.load_pem_x509_crl(text.encode("ascii"))
     except ValueError as exc:
         raise MaterialError(f"{path}: no CRL in PEM form; with it a gateway would refuse every site") from exc
     if not crl.is_signature_valid(authority.public_key()):  # type: ignore[arg-type] # CA keys are P-256 or Ed25519

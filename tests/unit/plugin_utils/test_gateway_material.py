@@ -4,110 +4,147 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_material import (
+    Material,
     MaterialError,
-    MaterialFiles,
-    read_material,
+    check_days,
+    check_material,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import GatewayKey
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
 
-if TYPE_CHECKING:
-    from pathlib import Path
+STORE = Path("/srv/fleet/keystore")
+NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
+SERVER = tls_crypt_v2.ServerKey.generate()
 
 
-def make_store(path: Path) -> MaterialFiles:
-    KeyStore(path=path).ensure(fleet="lab", key_type="p256", gateways=["gw1", "gw2"], sites=["site-0001"])
-    return MaterialFiles(
-        ca_file=path / "ca.pem",
-        cert_file=path / "gateways/gw1/cert.pem",
-        key_file=path / "gateways/gw1/key.pem",
-        tls_crypt_v2_key_file=path / "server-tls-crypt-v2.pem",
-        crl_file=path / "crl.pem",
-    )
+class Authority:
+    """A fleet CA, and what it issues."""
+
+    def __init__(self) -> None:
+        self.ca = certificates.make_ca(fleet="lab", key_type="p256", now=NOW)
+
+    def gateway(self, name: str = "gw1", *, crl_made: dt.datetime = NOW) -> GatewayKey:
+        issued = certificates.issue_gateway(ca=self.ca, name=name, key_type="p256", now=NOW)
+        return GatewayKey(
+            name=name,
+            ca=self.ca.certificate,
+            crl=certificates.make_crl(ca=self.ca, revoked=(7, 8), now=crl_made),
+            certificate=issued.certificate,
+            private_key=Secret(issued.private_key),
+            server_key=Secret(SERVER.to_pem()),
+        )
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> MaterialFiles:
-    return make_store(tmp_path / "store")
+def authority() -> Authority:
+    return Authority()
 
 
-def test_what_the_key_store_makes_is_good_and_has_one_name(files: MaterialFiles) -> None:
-    first, second = read_material(files=files), read_material(files=files)
-    assert first == second
-    assert first.certificate_days > 30
-    assert first.crl_days > 30
+@pytest.fixture
+def key(authority: Authority) -> GatewayKey:
+    return authority.gateway()
 
 
-def test_the_name_changes_with_the_keys_but_not_with_the_crl(files: MaterialFiles, tmp_path: Path) -> None:
-    name = read_material(files=files).digest
-    other = replace(
-        files,
-        cert_file=files.cert_file.parents[1] / "gw2/cert.pem",
-        key_file=files.key_file.parents[1] / "gw2/key.pem",
+def check(key: GatewayKey, now: dt.datetime = NOW) -> Material:
+    return check_material(key=key, store=STORE, now=now)
+
+
+def test_what_is_made_for_a_gateway_is_good_and_has_one_name(key: GatewayKey) -> None:
+    assert check(key) == check(key)
+    assert check(key).certificate_days == certificates.LEAF_DAYS
+    assert check(key).crl_days == certificates.CRL_DAYS
+    assert check(key).crl_revoked == 2
+    check_days(material=check(key), store=STORE, crl_minimum_days=14)
+
+
+def test_the_name_is_that_of_the_former_release(key: GatewayKey) -> None:
+    # With another name every daemon would restart with the first run of this one.
+    parts = [key.ca, key.certificate, key.private_key.reveal(), key.server_key.reveal()]
+    whole = hashlib.sha256(b"".join(hashlib.sha256(part.encode()).digest() for part in parts)).hexdigest()
+    assert check(key).digest == whole[:16]
+    assert [file.content.reveal() for file in check(key).keys] == parts
+
+
+def test_the_name_changes_with_the_keys_but_not_with_the_crl(key: GatewayKey, authority: Authority) -> None:
+    assert check(authority.gateway()).digest != check(key).digest
+    assert check(replace(key, crl=key.crl + "\n")).digest == check(key).digest
+
+
+def broken(key: GatewayKey, authority: Authority, case: str) -> GatewayKey:
+    site = certificates.issue_site(ca=authority.ca, site="site-0001", key_type="p256", now=NOW)
+    foreign = Authority().gateway()
+    psk = tls_crypt_v2.generate_client_key(
+        server=SERVER, metadata=tls_crypt_v2.Metadata(site="site-0001", kid="0" * 16, epoch=1, issued=1)
     )
-    assert read_material(files=other).digest != name
-    longer = tmp_path / "crl.pem"
-    longer.write_bytes(files.crl_file.read_bytes() + b"\n")
-    assert read_material(files=replace(files, crl_file=longer)).digest == name
-
-
-def broken(files: MaterialFiles, tmp_path: Path, case: str) -> MaterialFiles:
-    bad = tmp_path / "bad"
-    bad.write_text("garbage\n", encoding="ascii")
-    site = files.ca_file.parent / "sites/site-0001/1"
-    foreign = make_store(tmp_path / "foreign")
     return {
-        "missing": replace(files, key_file=tmp_path / "none"),
-        "garbage certificate": replace(files, cert_file=bad),
-        "garbage key": replace(files, key_file=bad),
-        "garbage server key": replace(files, tls_crypt_v2_key_file=bad),
-        "a site's key as server key": replace(files, tls_crypt_v2_key_file=site / "psk.pem"),
-        "garbage CRL": replace(files, crl_file=bad),
-        "foreign CRL": replace(files, crl_file=foreign.crl_file),
-        "foreign CA": replace(files, ca_file=foreign.ca_file),
-        "another gateway's key": replace(files, key_file=files.key_file.parents[1] / "gw2/key.pem"),
-        "a site's certificate": replace(files, cert_file=site / "cert.pem", key_file=site / "key.pem"),
+        "garbage certificate": replace(key, certificate="garbage\n"),
+        "garbage key": replace(key, private_key=Secret("garbage\n")),
+        "garbage server key": replace(key, server_key=Secret("garbage\n")),
+        "a site's key as server key": replace(key, server_key=Secret(psk)),
+        "garbage CRL": replace(key, crl="garbage\n"),
+        "foreign CRL": replace(key, crl=foreign.crl),
+        "foreign CA": replace(key, ca=foreign.ca),
+        "another gateway's key": replace(key, private_key=authority.gateway("gw2").private_key),
+        "a site's certificate": replace(key, certificate=site.certificate, private_key=Secret(site.private_key)),
     }[case]
 
 
 @pytest.mark.parametrize(
     ("case", "text"),
     [
-        ("missing", "No such file or directory. A gateway's keys are made on the controller"),
-        ("garbage certificate", "no certificate in PEM form"),
-        ("garbage key", "no unencrypted private key in PEM form"),
-        ("garbage server key", "no OpenVPN tls-crypt-v2 server key of 128 bytes"),
+        ("garbage certificate", r"gw1\.vault: no certificate in PEM form\. Restore it from the backup"),
+        ("garbage key", r"gw1\.vault: no unencrypted private key in PEM form"),
+        ("garbage server key", r"server-tls-crypt-v2\.vault: no OpenVPN tls-crypt-v2 server key of 128 bytes"),
         ("a site's key as server key", "no OpenVPN tls-crypt-v2 server key of 128 bytes"),
-        ("garbage CRL", "no CRL in PEM form; with it a gateway would refuse every site"),
+        ("garbage CRL", r"crl\.pem: no CRL in PEM form; with it a gateway would refuse every site"),
         ("foreign CRL", "not signed by the CA in"),
         ("foreign CA", "not issued by the CA in"),
-        ("another gateway's key", "this private key does not belong to the certificate"),
+        ("another gateway's key", "its private key does not belong to its certificate"),
         ("a site's certificate", "no server's certificate"),
     ],
 )
 def test_what_would_refuse_sites_or_not_start_is_found_on_the_controller(
-    files: MaterialFiles, tmp_path: Path, case: str, text: str
+    key: GatewayKey, authority: Authority, case: str, text: str
 ) -> None:
     with pytest.raises(MaterialError, match=text):
-        read_material(files=broken(files, tmp_path, case))
+        check(broken(key, authority, case))
 
 
-def test_a_crl_that_ran_out_is_refused(files: MaterialFiles) -> None:
-    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=365 * 40)
-    with pytest.raises(MaterialError, match=r"ran out at .*with it no site would connect"):
-        read_material(files=files, now=later)
+def test_what_ran_out_is_refused(authority: Authority) -> None:
+    old = NOW - dt.timedelta(days=certificates.CRL_DAYS)
+    with pytest.raises(MaterialError, match=r"crl\.pem: ran out at .*with it no site would connect"):
+        check(authority.gateway(crl_made=old - dt.timedelta(days=1)))
+    with pytest.raises(MaterialError, match=r"gw1\.vault: ran out at"):
+        check(authority.gateway(), now=NOW + dt.timedelta(days=certificates.LEAF_DAYS + 1))
 
 
-def test_no_error_shows_a_key(files: MaterialFiles, tmp_path: Path) -> None:
-    mixed = tmp_path / "mixed"
-    mixed.write_bytes(files.key_file.read_bytes()[:-40] + os.urandom(20))
+def test_what_is_about_to_run_out_is_refused_with_the_days_that_are_left(authority: Authority) -> None:
+    made = NOW - dt.timedelta(days=certificates.CRL_DAYS - 10)
+    material = check(authority.gateway(crl_made=made))
+    with pytest.raises(MaterialError, match=r"crl\.pem: good for 10 more days, and 14 are asked for\. With a CRL"):
+        check_days(material=material, store=STORE, crl_minimum_days=14)
+    check_days(material=material, store=STORE, crl_minimum_days=10)
+    with pytest.raises(MaterialError, match="certificate is good for less than a day"):
+        check_days(material=replace(material, certificate_days=0), store=STORE, crl_minimum_days=10)
+
+
+def test_no_error_shows_a_key(key: GatewayKey) -> None:
+    text = key.private_key.reveal()
     with pytest.raises(MaterialError) as caught:
-        read_material(files=replace(files, key_file=mixed))
-    body = files.key_file.read_text(encoding="ascii").splitlines()[1]
-    assert body not in str(caught.value)
+        check(replace(key, private_key=Secret(text[:-40] + os.urandom(20).hex())))
+    assert caught.value.__cause__ is None
+    assert text.splitlines()[1] not in str(caught.value)
+
+
+def test_material_does_not_show_itself(key: GatewayKey) -> None:
+    for secret in (key.private_key, key.server_key):
+        assert secret.reveal().splitlines()[1] not in repr(check(key))

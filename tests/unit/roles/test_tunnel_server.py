@@ -17,6 +17,7 @@ import yaml
 
 from ansible_collections.spokewright.fleet.plugins.filter.tunnel_server import FilterModule
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.certificates import fingerprint
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_material import check_material
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
 
 ROLE = Path(__file__).parents[3] / "roles/tunnel_server"
@@ -136,17 +137,21 @@ def test_without_its_list_it_refuses_everything(shell: list[str], tmp_path: Path
     assert "so no key can be told to be good" in verify(shell, tmp_path, GOOD)[1]
 
 
+def make_store(path: Path, gateways: t.Sequence[str] = ()) -> KeyStore:
+    store = KeyStore(path=path, key=path.with_name(f"{path.name}.key"))
+    store.ensure(fleet="lab", key_type="p256", gateways=gateways, sites=[])
+    return store
+
+
 @pytest.fixture
 def gateway(tmp_path: Path) -> Path:
-    store = tmp_path / "store"
-    KeyStore(path=store).ensure(fleet="lab", key_type="p256", gateways=["gw1", "gw2"], sites=[])
+    store = make_store(tmp_path / "store", gateways=["gw1", "gw2"])
+    material = check_material(key=store.gateway_key(name="gw1"), store=store.path)
     (tmp_path / "tun0/ccd").mkdir(parents=True)
     (tmp_path / "material").mkdir()
-    shutil.copy(store / "ca.pem", tmp_path / "material/ca.crt")
-    shutil.copy(store / "gateways/gw1/cert.pem", tmp_path / "material/gateway.crt")
-    shutil.copy(store / "gateways/gw1/key.pem", tmp_path / "material/gateway.key")
-    shutil.copy(store / "server-tls-crypt-v2.pem", tmp_path / "material/tls-crypt-v2.key")
-    shutil.copy(store / "crl.pem", tmp_path / "crl.pem")
+    for file in material.keys:
+        (tmp_path / "material" / file.name).write_bytes(file.data())
+    (tmp_path / "crl.pem").write_bytes(material.crl.data())
     (tmp_path / "tunnel-verify").touch(mode=0o755)
     return tmp_path
 
@@ -199,7 +204,7 @@ def authority(tmp_path: Path, *options: str) -> tuple[int, str]:
     """The role's look at the CA of a gateway whose directory is tmp_path/server, and what it said."""
     variables = {
         "__tunnel_server_directory": str(tmp_path / "server"),
-        "tunnel_server_ca_file": str(tmp_path / "store/ca.pem"),
+        "tunnel_server_key_store": str(tmp_path / "store"),
         "tunnel_server_gateway_name": "gw1",
     }
     role = {"name": "spokewright.fleet.tunnel_server", "tasks_from": "authority"}
@@ -225,7 +230,7 @@ def test_a_gateway_is_not_given_the_keys_of_another_store_without_consent(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     store, server = tmp_path / "store", tmp_path / "server"
-    KeyStore(path=store).ensure(fleet="lab", key_type="p256", gateways=[], sites=[])
+    make_store(store)
     assert authority(tmp_path, *options)[0] == 0, "nothing is installed yet"
 
     (server / "material/old").mkdir(parents=True)
@@ -238,7 +243,7 @@ def test_a_gateway_is_not_given_the_keys_of_another_store_without_consent(
     code, said = authority(tmp_path, *options)
     assert (code, "CA of the key store: none, it holds no CA yet" in said) == (2, True), said
 
-    KeyStore(path=store).ensure(fleet="lab", key_type="p256", gateways=[], sites=[])
+    make_store(store)
     code, said = authority(tmp_path, *options)
     assert code == 2, said
     for path in (installed, store / "ca.pem"):
