@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Ledger
 
 DIRECTORY: Final = "index"
 
@@ -57,6 +58,25 @@ class KeyIndex:
     def all(self, sites: Sequence[str] | None = None) -> dict[str, Epochs]:
         """What is known of these sites, or of all."""
         return {site: found for site in (self.sites() if sites is None else sites) if (found := self.get(site))}
+
+
+def misfits(*, index: KeyIndex, ledger: Ledger) -> list[str]:
+    """What the index says otherwise than the ledger."""
+    said = replay(ledger.entries())
+    found = []
+    for site, epochs in index.all().items():
+        for epoch, entry in epochs.items():
+            where = f"{index.storage.root / DIRECTORY / site}.json: epoch {epoch}"
+            line = said.get(site, {}).get(epoch)
+            if line is None:
+                found.append(f"{where}: no line of {ledger.path.name} says that it was issued.")
+                continue
+            found += [
+                f"{where}: {field} is {entry.get(field)!r}, but {ledger.path.name} says {line[field]!r}."
+                for field in ("kid", "psk_fingerprint", "state")
+                if entry.get(field) != line[field]
+            ]
+    return found
 
 
 def applied(entry: Mapping[str, Any], *, state: str, time: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import applied
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import SiteKey
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import Ensured, SiteKey
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import (
     CA_CERT,
     CA_KEY,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_key import StoreKey
 
 # So many keys share one line of durable writes in the ledger.
 BATCH: Final = 100
@@ -58,6 +59,22 @@ class KeyMaker:
         self.index = index
         self.log = log
         self.now = dt.datetime.now(tz=dt.UTC).replace(microsecond=0)
+
+    def all(self, *, missing: Ensured, fleet: str, key_type: certificates.KeyType) -> None:
+        """Everything that is missing, in the order in which one needs the other."""
+        if missing.made_store_key and self.storage.key.make():
+            self.log([store_key_event(self.storage.key)])
+        if missing.made_ca:
+            self.ca(fleet=fleet, key_type=key_type)
+        if missing.made_crl:
+            self.crl()
+        if missing.made_server_key:
+            self.server_key()
+        if missing.made_gateways or missing.made_sites:
+            ca = self.reader.ca_identity()
+            for name in missing.made_gateways:
+                self.gateway(name=name, key_type=key_type, ca=ca)
+            self.sites(epochs=dict.fromkeys(missing.made_sites, 1), key_type=key_type, ca=ca)
 
     def ca(self, *, fleet: str, key_type: certificates.KeyType) -> None:
         """The fleet's CA."""
@@ -105,7 +122,8 @@ class KeyMaker:
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
             for site, _ in batch:
-                self.storage.make(f"sites/{site}")
+                self.storage.make(f"sites/{site}", sync=False)
+            self.storage.sync("sites")
 
             def one(item: tuple[str, int]) -> SiteKey:
                 return self._site(site=item[0], epoch=item[1], ca=ca, server=server, key_type=key_type)
@@ -157,6 +175,11 @@ class KeyMaker:
             private_key=Secret(issued.private_key),
             psk=Secret(psk),
         )
+
+
+def store_key_event(key: StoreKey) -> Event:
+    """The ledger's line for a new key of the store's own."""
+    return Event(event="store-key-made", reason=str(key.path))
 
 
 def ca_event(certificate: str) -> Event:

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import applied, replay
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import (
+    THREADS,
     ca_event,
     gateway_event,
     issue_event,
     state_event,
+    store_key_event,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import STATES
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CA_CERT, CRL, SERVER_KEY
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.operation import Operation
 
 # Stands before the name of a file that an operation was about to remove.
-REMOVE = "-"
+REMOVE: Final = "-"
+# Stands for the store's own key, which lies elsewhere.
+STORE_KEY: Final = "key of the store"
 
 
 class Recovery:
@@ -58,6 +63,9 @@ class Recovery:
             if name.startswith(REMOVE):
                 site, epoch = _site_and_epoch(name)
                 self.finish_removal(site=site, epoch=epoch, reason=left.reason, lines=lines)
+            elif name == STORE_KEY:
+                if self.storage.key.exists and not any(line["event"] == "store-key-made" for line in lines):
+                    self.log([store_key_event(self.storage.key)])
             elif self.storage.has(name):
                 self._enter(name, lines=lines, reason=left.reason)
         self.apply(lines)
@@ -65,18 +73,28 @@ class Recovery:
 
     def apply(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Bring the index in line with lines of the ledger."""
+        of: dict[str, list[Mapping[str, Any]]] = {}
         for line in lines:
-            site, epoch = str(line["site"]), int(line["epoch"])
-            if not site or line["event"] not in STATES:
-                continue
-            known = self.index.get(site)
-            if epoch not in known:
-                if not self.storage.has(f"sites/{site}/{epoch}.vault"):
-                    continue
+            if line["site"] and line["event"] in STATES:
+                of.setdefault(str(line["site"]), []).append(line)
+        if of:
+            self.storage.make("index")
+            with ThreadPoolExecutor(max_workers=THREADS) as pool:
+                list(pool.map(self._apply, of.items()))
+            self.index.sync()
+
+    def _apply(self, of: tuple[str, list[Mapping[str, Any]]]) -> None:
+        site, lines = of
+        known = self.index.get(site)
+        before = dict(known)
+        for line in lines:
+            epoch = int(line["epoch"])
+            if epoch not in known and self.storage.has(f"sites/{site}/{epoch}.vault"):
                 known[epoch] = self.reader.site(site=site, epoch=epoch).public()
-            entry = applied(known[epoch], state=str(line["event"]), time=str(line["time"]))
-            if entry != known[epoch]:
-                self.index.put(site, {**known, epoch: entry})
+            if epoch in known:
+                known[epoch] = applied(known[epoch], state=str(line["event"]), time=str(line["time"]))
+        if known != before:
+            self.index.put(site, known, sync=False)
 
     def rebuild(self, sites: Sequence[str]) -> None:
         """Make the index of sites again from the ledger and from the files."""

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import vault_format
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import rekey_record, vault_format
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import (
     WriteError,
     sync_directory,
@@ -70,6 +71,10 @@ class Storage:
         try:
             return vault_format.decrypt(text=sealed, secret=self.key.read())
         except vault_format.WrongSecretError as exc:
+            # While the store's own key is being changed, some files open with the other one.
+            found = self._open_with_others(sealed)
+            if found is not None:
+                return found
             raise StoreKeyError(
                 f"the key {self.key.path} does not open {self.root / name}: it is the key of another store, or the "
                 "file was changed. Name the right key in key_store_key of the plan, or restore the file from a backup."
@@ -115,7 +120,7 @@ class Storage:
         except FileNotFoundError:
             return False
 
-    def make(self, under: str) -> None:
+    def make(self, under: str, *, sync: bool = True) -> None:
         """Make a directory, closed to everybody else."""
         directory = self.root / under
         missing = []
@@ -125,7 +130,8 @@ class Storage:
         try:
             for path in reversed(missing):
                 path.mkdir(mode=0o700)
-                sync_directory(path.parent)
+                if sync:
+                    sync_directory(path.parent)
         except OSError as exc:
             raise KeyStoreError(f"{self.root / under} cannot be made: {exc.strerror or exc}.") from exc
 
@@ -163,6 +169,12 @@ class Storage:
     def holds_secrets(self) -> bool:
         """Whether anything in here needs the store's own key."""
         return self.has(CA_KEY) or self.has(SERVER_KEY) or self.has_any("sites") or self.has_any("gateways")
+
+    def _open_with_others(self, sealed: str) -> str | None:
+        for key in rekey_record.other_keys(self.root, own=self.key.path):
+            with contextlib.suppress(vault_format.WrongSecretError, StoreKeyError):
+                return vault_format.decrypt(text=sealed, secret=key.read())
+        return None
 
     def _write(self, name: str, text: str, *, sync: bool) -> None:
         path = self.root / name

@@ -17,14 +17,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import os
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, operation
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import WriteError
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex, replay
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex, misfits
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_losses import Losses
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import KeyMaker, state_event
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
@@ -41,7 +38,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records impo
     SiteKey,
     StoreKeyError,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_recovery import REMOVE, Recovery
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_recovery import REMOVE, STORE_KEY, Recovery
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import (
     CA_CERT,
     CA_KEY,
@@ -51,11 +48,14 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage impo
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event, Ledger
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_key import StoreKey
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import locked, who
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import who
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_work import StoreWork, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.operation import Operation
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Plan
 
 __all__ = [
@@ -75,10 +75,13 @@ __all__ = [
 ]
 
 
+# Of its birth and its end the store knows by itself.
+SEEN_STATES: Final = STATES[1:-1]
+
+
 def open_store(plan: Plan) -> KeyStore:
     """The key store of a plan. Nothing is made or read yet."""
-    key = getattr(plan, "key_store_key", None) or Path(f"{plan.key_store}.key")
-    return KeyStore(path=plan.key_store, key=key)
+    return KeyStore(path=plan.key_store, key=plan.key_store_key)
 
 
 class KeyStore:
@@ -89,10 +92,10 @@ class KeyStore:
         self.key = StoreKey(key)
         self.storage = Storage(root=path, key=self.key)
         self.reader = KeyReader(self.storage)
-        self.ledger = Ledger(path)
         self._index = KeyIndex(self.storage)
-        self._now: operation.Operation | None = None
-        self._mutex = threading.RLock()
+        self.ledger = Ledger(path, beside=lambda: misfits(index=self._index, ledger=self.ledger))
+        self._work = StoreWork(storage=self.storage, finish=lambda left: self._recovery().finish(left))
+        self._mutex = threading.Lock()
 
     # --- making keys
 
@@ -106,10 +109,10 @@ class KeyStore:
         dry_run: bool = False,
     ) -> Ensured:
         """Make what is missing; what is there stays as it is, whatever the plan says by now."""
-        with self._told(dry_run=dry_run):
+        with told(self.storage, doing="read" if dry_run else "written"):
             self.storage.check()
             missing = self._missing(gateways=gateways, sites=sites)
-            if dry_run or not (missing.changed or self._unfinished() or self._unknown(sites)):
+            if dry_run or not (missing.changed or self._work.unfinished() or self._unknown(sites)):
                 return missing
             with self.operation("make keys"):
                 return self._make_missing(fleet=fleet, key_type=key_type, gateways=gateways, sites=sites)
@@ -118,16 +121,16 @@ class KeyStore:
         self, *, sites: Sequence[str], key_type: certificates.KeyType, reason: str, dry_run: bool = False
     ) -> dict[str, int]:
         """Give each site a key of a new epoch beside those it has; returns the epochs."""
-        with self._told(dry_run=dry_run):
+        with told(self.storage, doing="read" if dry_run else "written"):
             self.storage.check()
             if dry_run:
-                return {site: self._next_epoch(site) for site in sites}
+                return {site: self._newest(site) + 1 for site in sites}
             with self.operation("regenerate keys"):
                 return self._regenerate(sites=sites, key_type=key_type, reason=reason)
 
     def destroy(self, *, site: str, epoch: int, reason: str, dry_run: bool = False) -> bool:
         """Remove an old key for good; whether it was there."""
-        with self._told(dry_run=dry_run):
+        with told(self.storage, doing="read" if dry_run else "written"):
             self.storage.check()
             if not self._may_destroy(site=site, epoch=epoch):
                 return False
@@ -136,8 +139,8 @@ class KeyStore:
             with self.operation("destroy a key"):
                 if not self._may_destroy(site=site, epoch=epoch):
                     return False
-                self._intend([f"{REMOVE}sites/{site}/{epoch}.vault"], reason=reason)
-                self._recovery().finish_removal(site=site, epoch=epoch, reason=reason)
+                with self._work.intend([REMOVE + _file(site, epoch)], reason=reason):
+                    self._recovery().finish_removal(site=site, epoch=epoch, reason=reason)
                 return True
 
     # --- reading
@@ -166,21 +169,7 @@ class KeyStore:
 
     def verify(self) -> list[str]:
         """What is wrong with the ledger, or with the index measured by it; nothing when all is whole."""
-        problems = self.ledger.verify()
-        said = replay(self.ledger.entries())
-        for site, epochs in self._index.all().items():
-            for epoch, entry in epochs.items():
-                where = f"{self.path / 'index' / site}.json: epoch {epoch}"
-                line = said.get(site, {}).get(epoch)
-                if line is None:
-                    problems.append(f"{where}: {self.ledger.path.name} has no line that it was issued.")
-                    continue
-                problems += [
-                    f"{where}: {field} is {entry.get(field)!r}, but {self.ledger.path.name} says {line[field]!r}."
-                    for field in ("kid", "psk_fingerprint", "state")
-                    if entry.get(field) != line[field]
-                ]
-        return problems
+        return self.ledger.verify()
 
     # --- keeping the books
 
@@ -189,8 +178,10 @@ class KeyStore:
         with self._mutex:
             news = []
             for one in seen:
-                if one.state not in STATES:
-                    raise KeyStoreError(f"{one.site}: a key has no state {one.state!r}, only {', '.join(STATES)}.")
+                if one.state not in SEEN_STATES:
+                    raise KeyStoreError(
+                        f"{one.site}: no key can be seen to be {one.state!r}, only {', '.join(SEEN_STATES)}."
+                    )
                 entry = self._index.get(one.site).get(one.epoch)
                 if entry is not None and _is_news(entry["state"], one):
                     news.append((one, entry))
@@ -205,7 +196,7 @@ class KeyStore:
 
     def note(self, event: str, *, site: str = "", epoch: int = 0, reason: str = "") -> None:
         """Add a line to the ledger. It waits for nobody: a key may have to be shown while a rollout runs."""
-        with self._told(dry_run=False):
+        with told(self.storage):
             self.storage.check()
             entry = self._index.get(site).get(epoch, {}) if site else {}
             self._log(
@@ -213,7 +204,7 @@ class KeyStore:
             )
 
     @contextlib.contextmanager
-    def operation(self, what: str, *, owner: int | None = None) -> Iterator[operation.Operation]:
+    def operation(self, what: str, *, owner: int | None = None) -> Iterator[Operation]:
         """Be the only one that changes the store. What a crash of the one before left is finished first.
 
         `owner` is the process of the run this belongs to: while that lives, no other run gets in between.
@@ -221,25 +212,8 @@ class KeyStore:
         Raises:
             KeyStoreLockedError: somebody else is at work.
         """
-        if self._now is not None:
-            yield self._now
-            return
-        with self._told(dry_run=False):
-            self.storage.check()
-            self.storage.make("")
-            pid = os.getpid() if owner is None else owner
-            begun, _ = operation.begin(directory=self.path, what=what, owner=pid)
-            with locked(directory=self.path, holder=begun.holder):
-                begun, left = operation.begin(directory=self.path, what=what, owner=pid)
-                self._now = begun
-                try:
-                    if left is not None:
-                        self._recovery().finish(left)
-                    operation.write(directory=self.path, operation=begun)
-                    yield begun
-                    operation.end(directory=self.path, operation=self._now)
-                finally:
-                    self._now = None
+        with self._work.run(what, owner=owner) as begun:
+            yield begun
 
     # --- below
 
@@ -262,44 +236,41 @@ class KeyStore:
         self, *, fleet: str, key_type: certificates.KeyType, gateways: Sequence[str], sites: Sequence[str]
     ) -> Ensured:
         missing = self._missing(gateways=gateways, sites=sites)
-        maker = self._maker()
-        if missing.made_store_key and self.key.make():
-            self._log([Event(event="store-key-made", reason=str(self.key.path))])
         self._recovery().rebuild(self._unknown(sites))
-        self._intend(
-            [
-                *([CA_CERT] if missing.made_ca else []),
-                *([CRL] if missing.made_crl else []),
-                *([SERVER_KEY] if missing.made_server_key else []),
-                *(f"gateways/{name}.vault" for name in missing.made_gateways),
-                *(f"sites/{site}/1.vault" for site in missing.made_sites),
-            ]
-        )
-        if missing.made_ca:
-            maker.ca(fleet=fleet, key_type=key_type)
-        if missing.made_crl:
-            maker.crl()
-        if missing.made_server_key:
-            maker.server_key()
-        if missing.made_gateways or missing.made_sites:
-            ca = self.reader.ca_identity()
-            for name in missing.made_gateways:
-                maker.gateway(name=name, key_type=key_type, ca=ca)
-            maker.sites(epochs=dict.fromkeys(missing.made_sites, 1), key_type=key_type, ca=ca)
+        pending = [
+            *([STORE_KEY] if missing.made_store_key else []),
+            *([CA_CERT] if missing.made_ca else []),
+            *([CRL] if missing.made_crl else []),
+            *([SERVER_KEY] if missing.made_server_key else []),
+            *(f"gateways/{name}.vault" for name in missing.made_gateways),
+            *(_file(site, 1) for site in missing.made_sites),
+        ]
+        with self._work.intend(pending):
+            self._maker().all(missing=missing, fleet=fleet, key_type=key_type)
+        # The hint to keep a copy of a new key must not be lost with the run that made it.
+        left = self._work.left
+        if missing.made_store_key is None and left is not None and STORE_KEY in left.pending:
+            return dataclasses.replace(missing, made_store_key=self.key.path)
         return missing
 
     def _regenerate(self, *, sites: Sequence[str], key_type: certificates.KeyType, reason: str) -> dict[str, int]:
-        unmade = [site for site in sites if not self._next_epoch(site) - 1]
+        unmade = [site for site in sites if self._newest(site) == 0]
         if unmade:
-            raise NoKeyError(f"{', '.join(unmade[:5])}: no key was ever made. Make it first: run site.yml.")
+            raise NoKeyError(
+                f"{', '.join(unmade[:5])}: no key was ever made, so there is none to follow. Run site.yml first."
+            )
         self._prove_store_key()
-        epochs = {site: self._next_epoch(site) for site in sites}
-        self._intend([f"sites/{site}/{epoch}.vault" for site, epoch in epochs.items()], reason=reason)
-        self._maker().sites(epochs=epochs, key_type=key_type, ca=self.reader.ca_identity(), reason=reason)
-        return epochs
+        # What the same order made before it was cut off is not made a second time.
+        left = self._work.left
+        made = set(left.pending) if left is not None and left.reason == reason else set()
+        done = {site: self._newest(site) for site in sites if _file(site, self._newest(site)) in made}
+        epochs = {site: self._newest(site) + 1 for site in sites if site not in done}
+        with self._work.intend([_file(site, epoch) for site, epoch in epochs.items()], reason=reason):
+            self._maker().sites(epochs=epochs, key_type=key_type, ca=self.reader.ca_identity(), reason=reason)
+        return {site: {**done, **epochs}[site] for site in sites}
 
-    def _next_epoch(self, site: str) -> int:
-        return max([*self.reader.epochs(site), *self._index.get(site)], default=0) + 1
+    def _newest(self, site: str) -> int:
+        return max([*self.reader.epochs(site), *self._index.get(site)], default=0)
 
     def _may_destroy(self, *, site: str, epoch: int) -> bool:
         known = self._index.get(site)
@@ -337,18 +308,8 @@ class KeyStore:
         """Sites whose keys are there and not in the index."""
         return [site for site in sites if set(self.reader.epochs(site)) - set(self._index.get(site))]
 
-    def _unfinished(self) -> bool:
-        left = operation.read(self.path)
-        return left is not None and left.open and not left.owner.lives
-
-    def _intend(self, pending: Sequence[str], *, reason: str = "") -> None:
-        """Say what is about to be made, before it is."""
-        if self._now is not None and pending:
-            self._now = dataclasses.replace(self._now, pending=(*self._now.pending, *pending), reason=reason)
-            operation.write(directory=self.path, operation=self._now)
-
     def _log(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        return self.ledger.append(events, who=who(), operation=self._now.name if self._now else "")
+        return self.ledger.append(events, who=who(), operation=self._work.name)
 
     def _maker(self) -> KeyMaker:
         return KeyMaker(storage=self.storage, reader=self.reader, index=self._index, log=self._log)
@@ -356,20 +317,9 @@ class KeyStore:
     def _recovery(self) -> Recovery:
         return Recovery(storage=self.storage, reader=self.reader, index=self._index, ledger=self.ledger, log=self._log)
 
-    @contextlib.contextmanager
-    def _told(self, *, dry_run: bool) -> Iterator[None]:
-        """One clear text for whatever the system refuses."""
-        try:
-            yield
-        except (OSError, WriteError) as exc:
-            cause = exc if isinstance(exc, OSError) else exc.__cause__
-            said = (cause.strerror or cause) if isinstance(cause, OSError) else exc
-            name = getattr(cause, "filename", None)
-            raise KeyStoreError(
-                f"the key store {self.path} cannot be {'read' if dry_run else 'written'}: {said}"
-                f"{f' ({name})' if name else ''}. No key was lost. See to free space and to the permissions of the "
-                "directory, then run again."
-            ) from exc
+
+def _file(site: str, epoch: int) -> str:
+    return f"sites/{site}/{epoch}.vault"
 
 
 def _is_news(state: str, seen: Seen) -> bool:

@@ -27,7 +27,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file impo
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 LEDGER: Final = "ledger.jsonl"
@@ -62,7 +62,9 @@ class Head:
 class Ledger:
     """The ledger of one key store."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, beside: Callable[[], list[str]] = list) -> None:
+        """`beside` says what does not fit the ledger in the files beside it."""
+        self._beside = beside
         self.path = directory / LEDGER
         self.head_path = directory / HEAD
 
@@ -126,7 +128,7 @@ class Ledger:
                     f"{self.path}:{number}: {_gap(last=last, entry=entry)}. Restore the ledger from the backup."
                 )
             last, whole = Head(seq=entry["seq"], hash=entry["hash"]), True
-        return problems + self._verify_head(last=last)
+        return problems + (self._verify_head(last=last) if whole else []) + self._beside()
 
     def _verify_head(self, *, last: Head) -> list[str]:
         try:
@@ -203,9 +205,9 @@ class Ledger:
             return last, notes
         if head.seq and number != head.seq:
             raise LedgerError(
-                f"{self.path} does not hold line {head.seq} as {HEAD} names it: lines were lost or changed, and "
-                "nothing is added to a ledger that is damaged. Run `tools/fleet ledger verify`, then restore the ledger from "
-                "the backup of the key store."
+                f"{self.path} does not hold line {head.seq} as {HEAD} names it: lines were lost or changed. Nothing "
+                "is added to a damaged ledger. Run `tools/fleet ledger verify`, then restore the ledger from the backup of "
+                "the key store."
             )
         return last, notes
 

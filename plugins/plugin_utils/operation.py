@@ -38,6 +38,11 @@ class Operation:
     pending: tuple[str, ...] = field(default=())
 
     @property
+    def is_others(self) -> bool:
+        """Whether it belongs to a run that goes on and that this process is no part of."""
+        return self.owner.lives and not self.owner.is_ours
+
+    @property
     def name(self) -> str:
         """What the ledger calls it."""
         return f"{self.what} #{self.id}"
@@ -56,7 +61,7 @@ def begin(*, directory: Path, what: str, owner: int) -> tuple[Operation, Operati
     """
     before = read(directory)
     process = Process.find(owner)
-    if before is not None and before.owner != process and before.owner.lives:
+    if before is not None and before.owner != process and before.is_others:
         raise KeyStoreLockedError(
             f"the key store {directory} is in use by {before.holder}, which still runs. Wait for it to end, then run "
             "again."

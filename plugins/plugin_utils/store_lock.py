@@ -52,6 +52,16 @@ class Process:
             pass
         return True
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this process, or one that it was started by: a play's steps belong to one run."""
+        pid = os.getpid()
+        while pid > 0:
+            if pid == self.pid:
+                return self == Process.find(pid)
+            pid = _parent(pid)
+        return False
+
 
 def who() -> str:
     """The person at work, as far as the system knows."""
@@ -91,11 +101,21 @@ def locked(*, directory: Path, holder: str) -> Iterator[None]:
 
 def _started(pid: int) -> str:
     """When a process began, in ticks since the boot; nothing where the system does not say, or when it has ended."""
+    fields = _stat(pid)
+    return "" if not fields or fields[0] in "ZX" else fields[START_FIELD]
+
+
+def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """What the system says about a process, after its name, which may hold anything."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[START_FIELD]
+        return []
 
 
 def _boot() -> str:

@@ -71,7 +71,7 @@ def _forget_derived_keys() -> None:
         cached()
 
 
-def _ansible_vault() -> Any:  # noqa: ANN401 - it has no types
+def _ansible_vault() -> Any:
     # Needed only here, and slow to import.
     from ansible.parsing import vault  # noqa: PLC0415
 
