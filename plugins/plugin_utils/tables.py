@@ -101,3 +101,75 @@ def _arrow(change: t.Mapping[str, t.Any]) -> str:
 
 def _but(texts: t.Sequence[str]) -> str:
     return f", {', '.join(texts)}" if texts else ""
+
+
+def keys_table(report: t.Mapping[str, t.Any]) -> str:
+    """The keys of a fleet, by name and fingerprint."""
+    rows = [
+        [
+            one["site"],
+            one["group"] or "-",
+            str(one["epoch"] or "-"),
+            one["kid"] or "-",
+            # Enough to tell two keys apart on a screen; `key show` and --format json have the whole.
+            one["psk_fingerprint"][:19] or "-",
+            one["state"],
+            one["issued"] or "-",
+            one["since"] or "-",
+        ]
+        for one in report["keys"]
+    ]
+    days = report["crl_days_left"]
+    crl = "no revocation list yet" if days is None else f"the revocation list lives for {days} more days"
+    without = len(report["without_key"])
+    said = f"{len(rows)} keys" if not without else f"{len(rows) - without} keys, {without} sites have none yet"
+    head = ["SITE", "GROUP", "EPOCH", "KEY ID", "FINGERPRINT", "STATE", "ISSUED", "SINCE"]
+    return f"{table(head=head, rows=rows)}\n\n{said}; {crl}"
+
+
+def ledger_table(entries: t.Sequence[t.Mapping[str, t.Any]]) -> str:
+    """The ledger's lines, oldest first."""
+    rows = [
+        [
+            str(one["seq"]),
+            one["time"],
+            one["who"],
+            one["event"],
+            one["site"] or "-",
+            str(one["epoch"] or "-"),
+            one["reason"] or "-",
+        ]
+        for one in entries
+    ]
+    return table(head=["SEQ", "TIME", "WHO", "EVENT", "SITE", "EPOCH", "REASON"], rows=rows)
+
+
+def delivery_table(report: t.Mapping[str, t.Any]) -> str:
+    """What a verb did: a status shows every site, anything else only the sites that are not well."""
+    everybody = report["verb"] == "status"
+    shown = {name: one for name, one in report["sites"].items() if everybody or not one["ok"]}
+    if not shown:
+        return str(report["said"])
+    if everybody:
+        head = ["SITE", "CURRENT", "CONFIRMED", "PENDING", "SERVICE", "OPENVPN", "SAYS"]
+        rows = [
+            [
+                name,
+                *(_cell(one.get(field)) for field in ("current", "confirmed", "pending", "service", "openvpn")),
+                _says(one),
+            ]
+            for name, one in shown.items()
+        ]
+    else:
+        head = ["SITE", "REASON", "MESSAGE"]
+        rows = [[name, one["reason"] or "-", _says(one)] for name, one in shown.items()]
+    return f"{table(head=head, rows=rows)}\n\n{report['said']}"
+
+
+def _cell(value: object) -> str:
+    return str(value) if value else "-"
+
+
+def _says(one: t.Mapping[str, t.Any]) -> str:
+    """A site's message on one line: what it says came over the wire."""
+    return " ".join(str(one["message"]).split()) or "-"

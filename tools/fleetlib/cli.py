@@ -14,7 +14,7 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from fleetlib import commands, hostkeys
+from fleetlib import commands, deliver, hostkeys, keys, keystore, ledger
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
     collect.set_defaults(run=hostkeys.hostkeys_collect)
     pins = pinned.add_parser("known-hosts", parents=[common], help="print the pins as a known_hosts file for ssh")
     pins.set_defaults(run=hostkeys.hostkeys_known_hosts)
+
+    key = keys.add(verbs, common=common, shape=shape)
+    deliver.add(key, common=common, shape=shape)
+    ledger.add(verbs, common=common, shape=shape)
+    keystore.add(verbs, common=common, shape=shape)
     return top
 
 

@@ -1,0 +1,76 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the store's index says about the keys of a fleet. Reads no secret."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any, Final
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CRL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+
+# The list is renewed when less than a year is left; with less than this somebody has not run anything for long.
+CRL_WATCH_DAYS: Final = 180
+NO_KEY: Final = "none"
+
+
+def key_report(
+    *, fleet: Fleet, store: KeyStore, sites: Sequence[str], all_epochs: bool, now: dt.datetime | None = None
+) -> dict[str, Any]:
+    """A row for each asked site and epoch, newest last, and how long the revocation list still lives."""
+    group_of = {site.id: site.group for site in fleet.sites}
+    index = store.index(sites=sites)
+    rows = [
+        _row(site=site, group=group_of.get(site, ""), entry=entry)
+        for site in sites
+        for entry in _epochs(index.get(site, {}), all_epochs=all_epochs)
+    ]
+    days = crl_days_left(store=store, now=now)
+    without = [row["site"] for row in rows if row["state"] == NO_KEY]
+    return {
+        "fleet": fleet.plan.name,
+        "store": str(store.path),
+        "crl_days_left": days,
+        "keys": rows,
+        "without_key": without,
+        "well": not without and days is not None and days >= CRL_WATCH_DAYS,
+    }
+
+
+def crl_days_left(*, store: KeyStore, now: dt.datetime | None = None) -> int | None:
+    """Whole days until the revocation list expires; None when there is no list."""
+    path = store.path / CRL
+    if not path.exists():
+        return None
+    return certificates.crl_days_left(crl=path.read_text(encoding="ascii"), now=now or dt.datetime.now(tz=dt.UTC))
+
+
+def _epochs(epochs: Mapping[int, Mapping[str, Any]], *, all_epochs: bool) -> list[Mapping[str, Any]]:
+    found = [epochs[number] for number in sorted(epochs)]
+    if not found:
+        return [{}]
+    return found if all_epochs else found[-1:]
+
+
+def _row(*, site: str, group: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    state = str(entry.get("state", NO_KEY))
+    times = entry.get("times", {})
+    return {
+        "site": site,
+        "group": group,
+        "epoch": int(entry.get("epoch", 0)),
+        "kid": str(entry.get("kid", "")),
+        "psk_fingerprint": str(entry.get("psk_fingerprint", "")),
+        "state": state,
+        "issued": str(times.get("issued", "")),
+        "since": str(times.get(state, "")),
+        "certificate_expires": str(entry.get("certificate_expires", "")),
+    }
