@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WORKERS: Final = 32
+# So many begin at once, then one more per success: an sshd that all sites are reached through drops logins beyond ten.
+RAMP: Final = 8
+# A wrong login key is wrong everywhere, and a host that refuses often enough locks the controller out.
+STOP_AFTER_AUTH_FAILURES: Final = 5
+REFUSED: Final = "auth-refused"
+# Sites that answer nothing must not keep the ramp low: then one more begins with every tick.
+_TICK: Final = 0.25
 # What a worker may take beyond its own deadlines before it is given up as stuck.
 GRACE: Final = 30.0
 
@@ -51,23 +59,38 @@ def fan_out(
     workers: int = WORKERS,
     limit: float = 120.0,
     on_progress: Callable[[Progress], None] | None = None,
+    ramp: int = RAMP,
+    stop_after_auth_failures: int = STOP_AFTER_AUTH_FAILURES,
 ) -> dict[str, SiteResult]:
     """Do `work` for every site, `workers` at a time; results in the order of `sites`.
+
+    It begins with `ramp` sites at once. After `stop_after_auth_failures` refused logins in a row (0: never), with no
+    login between that worked, the sites that have not begun get the reason `not-tried`.
 
     An exception becomes that site's result. A site that is still busy `GRACE` seconds after `limit` is given up, and
     another thread takes its place. The threads are daemons: an interrupted run does not wait for a frozen link.
     """
     crew = _Crew(sites=sites, work=work)
-    for _worker in range(min(workers, crew.total)):
+    for _worker in range(min(ramp, workers, crew.total)):
         crew.hire()
     results: dict[str, SiteResult] = {}
     failed = 0
+    refused: list[str] = []
     while len(results) < crew.total:
-        for result in crew.next_results(overdue=limit + GRACE, known=results):
+        found = crew.next_results(overdue=limit + GRACE, known=results)
+        for result in found:
+            if result.reason == REFUSED:
+                refused.append(result.site)
+            elif result.ok or result.receipt:
+                refused.clear()
+            if len(refused) == stop_after_auth_failures:
+                found += [_not_tried(site=site, refused=refused, last=result) for site in crew.dismiss()]
             results[result.site] = result
             failed += not result.ok
             if on_progress is not None:
                 on_progress(Progress(done=len(results), failed=failed, total=crew.total, last=result))
+        if crew.hired < workers and (not found or any(result.ok for result in found)):
+            crew.hire()
     return {site: results[site] for site in dict.fromkeys(sites)}
 
 
@@ -82,23 +105,36 @@ class _Crew:
         for site in dict.fromkeys(sites):
             self._todo.put(site)
         self.total = self._todo.qsize()
+        self.hired = 0
 
     def hire(self) -> None:
-        """Start one more thread."""
+        """Start one more thread, if there is anything left to do."""
+        if self._todo.empty():
+            return
+        self.hired += 1
         threading.Thread(target=self._serve, name="spokewright-fan-out", daemon=True).start()
 
     def next_results(self, *, overdue: float, known: Mapping[str, SiteResult]) -> list[SiteResult]:
         """Wait for a result, or say who is stuck and hire in its place."""
         try:
-            result = self._done.get(timeout=1.0)
+            result = self._done.get(timeout=_TICK)
         except queue.Empty:
             late = time.monotonic() - overdue
             stuck = [_stuck(site) for site, when in list(self._started.items()) if site not in known and when < late]
+            self.hired -= len(stuck)
             for _site in stuck:
                 self.hire()
             return stuck
         # A site given up as stuck may still come back; its verdict stands.
         return [] if result.site in known else [result]
+
+    def dismiss(self) -> list[str]:
+        """Take back what nobody has begun."""
+        left = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                left.append(self._todo.get_nowait())
+        return left
 
     def _serve(self) -> None:
         while True:
@@ -130,3 +166,11 @@ def _stuck(site: str) -> SiteResult:
     return SiteResult(
         site=site, ok=False, reason="timeout", message=f"{site}: did not end in time and was given up. Run again."
     )
+
+
+def _not_tried(*, site: str, refused: Sequence[str], last: SiteResult) -> SiteResult:
+    message = (
+        f"{site}: not tried, because {len(refused)} logins in a row were refused ({', '.join(refused)}) and more "
+        f"of them could lock us out. The last: {last.message} Correct that, or leave these sites out, and run again."
+    )
+    return SiteResult(site=site, ok=False, reason="not-tried", message=message)

@@ -80,3 +80,109 @@ def test_progress_counts_to_the_end() -> None:
     f.fan_out(sites=["a", "b", "c"], work=lambda site: f.SiteResult(site=site, ok=site != "b"), on_progress=seen.append)
     assert [one.done for one in seen] == [1, 2, 3]
     assert seen[-1].failed == 1
+
+
+class Counter:
+    """Work that remembers how many were at it at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now, self.most, self.begun = seconds, 0, 0, 0
+        self.lock = threading.Lock()
+
+    def work(self, site: str, *, ok: bool = True, reason: str = "") -> f.SiteResult:
+        with self.lock:
+            self.begun += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.now -= 1
+        return f.SiteResult(site=site, ok=ok, reason=reason, message=f"{site}: said {reason}.")
+
+
+def test_it_begins_with_few_and_grows_with_success() -> None:
+    counter = Counter(0.05)
+    began: list[int] = []
+
+    def work(site: str) -> f.SiteResult:
+        began.append(counter.now)
+        return counter.work(site)
+
+    f.fan_out(sites=[str(n) for n in range(200)], work=work, workers=24, ramp=4)
+    assert max(began[:4]) < 4
+    assert counter.most == 24
+
+
+def test_failures_do_not_raise_the_ramp() -> None:
+    counter = Counter(0.01)
+    f.fan_out(
+        sites=[str(n) for n in range(60)],
+        work=lambda site: counter.work(site, ok=False, reason="closed"),
+        workers=30,
+        ramp=3,
+    )
+    assert counter.most == 3
+
+
+def test_sites_that_answer_nothing_do_not_keep_the_ramp_low() -> None:
+    release = threading.Event()
+
+    def work(site: str) -> f.SiteResult:
+        if site.startswith("mute"):
+            release.wait(30)
+        return f.SiteResult(site=site, ok=True)
+
+    arrived: list[str] = []
+    began = time.monotonic()
+
+    def note(progress: f.Progress) -> None:
+        arrived.append(progress.last.site)
+        if len(arrived) == 20:
+            release.set()
+
+    f.fan_out(
+        sites=[*(f"mute-{n}" for n in range(4)), *(f"good-{n}" for n in range(20))],
+        work=work,
+        workers=10,
+        ramp=4,
+        on_progress=note,
+    )
+    assert all(site.startswith("good") for site in arrived[:20])
+    assert time.monotonic() - began < 10
+
+
+def test_refused_logins_in_a_row_stop_the_rest() -> None:
+    counter = Counter(0.01)
+    results = f.fan_out(
+        sites=[f"s{n:02}" for n in range(40)],
+        work=lambda site: counter.work(site, ok=False, reason="auth-refused"),
+        workers=4,
+    )
+    assert counter.begun <= 5 + 4
+    rest = [one for one in results.values() if one.reason == "not-tried"]
+    assert len(rest) == 40 - counter.begun
+    assert not any(one.ok for one in results.values())
+    message = results["s39"].message
+    assert message.startswith("s39: not tried, because 5 logins in a row were refused (s0")
+    assert "said auth-refused. Correct that, or leave these sites out, and run again." in message
+
+
+def test_a_login_that_worked_between_lets_the_run_go_on() -> None:
+    def work(site: str) -> f.SiteResult:
+        number = int(site)
+        if number % 5 == 4:
+            # The login worked, the work did not.
+            return f.SiteResult(site=site, ok=False, reason="no-space", receipt={"ok": False})
+        return f.SiteResult(site=site, ok=False, reason="auth-refused")
+
+    results = f.fan_out(sites=[str(n) for n in range(40)], work=work, workers=1)
+    assert "not-tried" not in {one.reason for one in results.values()}
+
+
+def test_it_can_be_told_never_to_stop() -> None:
+    results = f.fan_out(
+        sites=[str(n) for n in range(20)],
+        work=lambda site: f.SiteResult(site=site, ok=False, reason="auth-refused"),
+        stop_after_auth_failures=0,
+    )
+    assert {one.reason for one in results.values()} == {"auth-refused"}
