@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGqO4U1iFqOB4lRbM0uqJMtbWABlJWrfDicYAYgfJUL1"
 OPENVPN = '#!/bin/sh\necho "OpenVPN 2.6.14 x"\n'
 # The sshd is real; the service manager of a loopback login cannot be, and the lab's sites have a real one.
-SYSTEMCTL = "#!/bin/sh\ncase $1 in is-active) echo active ;; is-enabled) echo enabled ;; esac\nexit 0\n"
+SYSTEMCTL = "#!/bin/sh\ncase $1 in show) echo ActiveState=active; echo UnitFileState=enabled ;; esac\nexit 0\n"
 
 
 def site_of(
@@ -48,6 +48,7 @@ class Remote:
     target: ssh.Target
     root: Path
     home: Path
+    pid: int
 
 
 def keygen(path: Path, kind: str = "ed25519") -> str:
@@ -65,7 +66,8 @@ def free_port() -> int:
 def sshd(home: Path, *, root: Path | None = None, more: str = "") -> Iterator[Remote]:
     home.mkdir(parents=True)
     root = root or home / "root"
-    (root / "etc").mkdir(parents=True, exist_ok=True)
+    for directory in ("etc", "run/systemd/system"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
     tools = home / "bin"
     tools.mkdir()
     for name, text in {"openvpn": OPENVPN, "systemctl": SYSTEMCTL, "systemd-run": "#!/bin/sh\n"}.items():
@@ -100,7 +102,7 @@ def sshd(home: Path, *, root: Path | None = None, more: str = "") -> Iterator[Re
             host_key=pinned,
             private_key_file=home / "login",
         )
-        yield Remote(target=target, root=root, home=home)
+        yield Remote(target=target, root=root, home=home, pid=server.pid)
     finally:
         server.terminate()
         server.wait(timeout=10)

@@ -5,26 +5,84 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import signal
+import socket
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import host_keys, ssh_bastion
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import ssh_transport as ssh
-from delivery_support import Remote, relay, sshd
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult, fan_out
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Bastion
+from delivery_support import Remote, free_port, keygen, relay, sshd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 QUICK = ssh.Timeouts(connect=2, banner=2, auth=4, command=4, deadline=8)
+
+
+@pytest.fixture(autouse=True)
+def no_shared_connections() -> Iterator[None]:
+    yield
+    ssh.close_ways()
 
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Iterator[Remote]:
     with sshd(tmp_path / "remote") as found:
         yield found
+
+
+def log(remote: Remote) -> str:
+    return (remote.home / "log").read_text()
+
+
+def refusals(remote: Remote, *, at_least: int) -> int:
+    """How many logins the sshd refused; it writes that down a moment later."""
+    end = time.monotonic() + 5
+    while (found := log(remote).count("Connection closed by authenticating user")) < at_least:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    return found
+
+
+def ask(target: ssh.Target, *, timeouts: ssh.Timeouts = QUICK, command: str = "echo hello") -> SiteResult:
+    def work(site: str) -> SiteResult:
+        answer = ssh.exchange(target=target, command=command, timeouts=timeouts)
+        return SiteResult(site=site, ok=answer.exit_status == 0, message=answer.stdout.decode())
+
+    return fan_out(sites=[target.name], work=work)[target.name]
+
+
+def ask_all(
+    targets: list[ssh.Target],
+    *,
+    workers: int = 32,
+    command: str = "echo hello",
+    timeouts: ssh.Timeouts | None = None,
+    on_progress: Callable[..., None] | None = None,
+) -> dict[str, SiteResult]:
+    by_name = {target.name: target for target in targets}
+
+    def work(site: str) -> SiteResult:
+        answer = ssh.exchange(target=by_name[site], command=command, timeouts=timeouts)
+        return SiteResult(site=site, ok=answer.exit_status == 0, message=answer.stdout.decode())
+
+    return fan_out(sites=list(by_name), work=work, workers=workers, on_progress=on_progress)
+
+
+def named(target: ssh.Target, count: int, name: str = "site") -> list[ssh.Target]:
+    """The same sshd under many names."""
+    return [dataclasses.replace(target, name=f"{name}-{number:04d}") for number in range(count)]
 
 
 # --- conversations -------------------------------------------------------------------------------------------------
@@ -69,3 +127,267 @@ def test_a_link_that_freezes_in_a_conversation_ends_by_the_deadline(remote: Remo
         with pytest.raises(ssh.SshTimeoutError):
             converse(dataclasses.replace(remote.target, port=port), b"x" * 300_000)
     assert time.monotonic() - began < QUICK.deadline + 2
+
+
+# --- retries -------------------------------------------------------------------------------------------------------
+
+
+def test_more_logins_at_once_than_the_host_takes_succeed_in_the_end(tmp_path: Path) -> None:
+    with sshd(tmp_path / "remote", more="MaxStartups 2:100:2\n") as remote:
+        results = ask_all(named(remote.target, 8), workers=8)
+        assert [one.message for one in results.values() if not one.ok] == []
+        assert "drop connection" in log(remote) or "MaxStartups" in log(remote)
+
+
+def test_a_host_that_comes_back_in_a_moment_is_no_failure(remote: Remote) -> None:
+    """The first two logins are cut off before the greeting, the third one gets through."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _number in range(2):
+            listener.accept()[0].close()
+        near, _ = listener.accept()
+        far = socket.create_connection(("127.0.0.1", remote.target.port))
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=pump, args=(source, sink), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    target = dataclasses.replace(remote.target, port=listener.getsockname()[1])
+    assert ask(target).ok
+    listener.close()
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(4096):
+            sink.sendall(chunk)
+
+
+def test_a_command_that_was_cut_off_is_not_run_again(remote: Remote) -> None:
+    mark = remote.home / "runs"
+    result = ask(remote.target, command=f"echo run >> {mark}; kill -9 $PPID; sleep 1")
+    assert (result.ok, result.reason) == (False, "closed")
+    assert "ended in the middle" in result.message
+    assert mark.read_text() == "run\n"
+
+
+def test_a_refused_login_and_a_changed_key_are_tried_once(remote: Remote) -> None:
+    changed = dataclasses.replace(remote.target, host_key=keygen(remote.home / "other"))
+    assert ask(changed).reason == "host-key-changed"
+    (remote.home / "authorized").write_text("")
+    assert ask(remote.target).reason == "auth-refused"
+    assert refusals(remote, at_least=1) == 1
+
+
+def test_a_wrong_login_key_is_refused_a_few_times_and_then_nobody_is_asked(tmp_path: Path) -> None:
+    with sshd(tmp_path / "remote", more="MaxStartups 100\n") as remote:
+        (remote.home / "authorized").write_text("")
+        results = ask_all(named(remote.target, 60))
+        reasons = [one.reason for one in results.values()]
+        tried = reasons.count("auth-refused")
+        assert 5 <= tried <= 5 + 8
+        assert reasons.count("not-tried") == 60 - tried
+        assert refusals(remote, at_least=tried) == tried
+
+
+# --- bastion -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Behind:
+    """A bastion's sshd, and a site's sshd that takes logins from the bastion's address only."""
+
+    bastion: Remote
+    site: Remote
+    way: Bastion
+
+    @property
+    def target(self) -> ssh.Target:
+        return dataclasses.replace(self.site.target, bastion=self.way)
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[Behind]:
+    with sshd(tmp_path / "bastion") as bastion, sshd(tmp_path / "site") as site:
+        target = bastion.target
+        way = Bastion(
+            address=target.address,
+            port=target.port,
+            user=target.user,
+            host_key=target.host_key,
+            private_key_file=target.private_key_file,
+            channels=4,
+        )
+        yield Behind(bastion=bastion, site=site, way=way)
+
+
+def logins(remote: Remote) -> int:
+    return log(remote).count("Accepted publickey")
+
+
+def test_a_site_is_reached_through_the_bastion(behind: Behind) -> None:
+    answer = ssh.exchange(target=behind.target, command="echo $SSH_CONNECTION", timeouts=QUICK)
+    assert answer.exit_status == 0
+    client_port = int(answer.stdout.split()[1])
+    assert logins(behind.bastion) == 1
+    assert logins(behind.site) == 1
+    # The controller has no connection to the site: the port the site saw was opened by the bastion.
+    assert f"port {client_port}" in log(behind.site)
+    assert f"port {client_port}" not in log(behind.bastion)
+    assert f"port {behind.site.target.port}" not in log(behind.site).split("Accepted")[1].splitlines()[0]
+
+
+def test_many_sites_share_one_connection_and_never_more_channels_than_it_bears(behind: Behind) -> None:
+    most, stop = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        port = f":{behind.site.target.port:04X}"
+        while not stop.is_set():
+            lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+            most = max(most, sum(line.split()[2].endswith(port) and line.split()[3] == "01" for line in lines))
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    results = ask_all(named(behind.target, 24), command="sleep 0.1; echo hello")
+    stop.set()
+    watcher.join()
+    assert [one.message for one in results.values() if not one.ok] == []
+    assert logins(behind.bastion) == 1
+    assert logins(behind.site) == 24
+    assert 2 <= most <= 4
+
+
+def test_waiting_for_a_channel_counts_against_the_sites_time(behind: Behind) -> None:
+    timeouts = dataclasses.replace(QUICK, deadline=2, command=20)
+    way = dataclasses.replace(behind.way, channels=1)
+    targets = [dataclasses.replace(one, bastion=way) for one in named(behind.target, 3)]
+    results = ask_all(targets, command="sleep 1.2; echo hello", timeouts=timeouts)
+    late = [one for one in results.values() if not one.ok]
+    assert late
+    assert {one.reason for one in late} == {"timeout"}
+    assert any("did not get one of 1 channels through the bastion 127.0.0.1:" in one.message for one in late)
+
+
+def test_a_bastion_with_another_key_gets_nothing(behind: Behind) -> None:
+    other = keygen(behind.bastion.home / "other")
+    target = dataclasses.replace(behind.target, bastion=dataclasses.replace(behind.way, host_key=other))
+    result = ask(target)
+    assert (result.ok, result.reason) == (False, "bastion-key-changed")
+    assert result.message.startswith(
+        f"site-0001: no way through the bastion: 127.0.0.1:{behind.way.port} shows host key"
+    )
+    assert host_keys.fingerprint_of(text=other) in result.message
+    assert host_keys.fingerprint_of(text=behind.way.host_key) in result.message
+    assert "Accepted" not in log(behind.bastion)
+    assert "Accepted" not in log(behind.site)
+
+
+def test_a_bastion_that_refuses_us_is_asked_once_for_all_sites(behind: Behind) -> None:
+    (behind.bastion.home / "authorized").write_text("")
+    results = ask_all(named(behind.target, 40))
+    assert {one.reason for one in results.values()} == {"bastion-refused"}
+    assert "no way through the bastion: 127.0.0.1:" in results["site-0039"].message
+    assert "refuses user root with the key" in results["site-0039"].message
+    assert refusals(behind.bastion, at_least=1) == 1
+
+
+def test_a_bastion_that_does_not_forward_says_so(tmp_path: Path, behind: Behind) -> None:
+    with sshd(tmp_path / "strict", more="AllowTcpForwarding no\n") as strict:
+        target = strict.target
+        way = dataclasses.replace(
+            behind.way, port=target.port, host_key=target.host_key, private_key_file=target.private_key_file
+        )
+        result = ask(dataclasses.replace(behind.target, bastion=way))
+    assert (result.ok, result.reason) == (False, "bastion-refused")
+    assert "does not forward to 127.0.0.1:" in result.message
+    assert "AllowTcpForwarding and PermitOpen" in result.message
+
+
+def test_a_bastion_that_is_off_is_one_verdict_for_all(behind: Behind) -> None:
+    way = dataclasses.replace(behind.way, port=free_port())
+    began = time.monotonic()
+    results = ask_all([dataclasses.replace(one, bastion=way) for one in named(behind.target, 40)])
+    assert time.monotonic() - began < 8
+    assert {one.reason for one in results.values()} == {"bastion-unreachable"}
+    assert f"no way through the bastion: 127.0.0.1:{way.port} cannot be reached" in results["site-0007"].message
+
+
+def test_a_site_that_is_off_behind_the_bastion_is_not_the_bastions_fault(behind: Behind) -> None:
+    result = ask(dataclasses.replace(behind.target, port=free_port()))
+    assert (result.ok, result.reason) == (False, "unreachable")
+    assert f"cannot be reached from the bastion 127.0.0.1:{behind.way.port}" in result.message
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found] + [below for child in found for below in children(int(child))]
+
+
+def test_a_bastion_that_dies_in_the_middle_is_connected_anew(behind: Behind) -> None:
+    with ssh.open_session(target=behind.target, timeouts=QUICK) as session:
+        assert session.run(command="true").exit_status == 0
+        for child in children(behind.bastion.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        with pytest.raises(ssh.ClosedError, match="ended in the middle"):
+            session.run(command="true")
+    assert ask(behind.target).ok
+    assert logins(behind.bastion) == 2
+
+
+def test_a_bastion_dying_under_many_sites_costs_only_those_at_work(behind: Behind) -> None:
+    killed = threading.Event()
+
+    def kill(_progress: object) -> None:
+        if not killed.is_set():
+            killed.set()
+            for child in children(behind.bastion.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+
+    results = ask_all(named(behind.target, 24), command="sleep 0.05; echo hello", on_progress=kill)
+    lost = [one for one in results.values() if not one.ok]
+    assert len(lost) <= 4
+    assert {one.reason for one in lost} <= {"closed"}
+    assert logins(behind.bastion) == 2
+
+
+def test_a_bastion_with_few_startups_serves_all(tmp_path: Path, behind: Behind) -> None:
+    with sshd(tmp_path / "narrow", more="MaxStartups 2:100:2\n") as narrow:
+        target = narrow.target
+        way = dataclasses.replace(
+            behind.way, port=target.port, host_key=target.host_key, private_key_file=target.private_key_file
+        )
+        results = ask_all([dataclasses.replace(one, bastion=way) for one in named(behind.target, 16)])
+        assert [one.message for one in results.values() if not one.ok] == []
+
+
+def test_a_frozen_bastion_holds_nobody_beyond_their_time(behind: Behind) -> None:
+    assert ask(behind.target).ok
+    frozen = children(behind.bastion.pid)
+    for child in frozen:
+        os.kill(child, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        results = ask_all(named(behind.target, 6), timeouts=QUICK)
+        assert time.monotonic() - began < 3 * QUICK.deadline
+        assert not any(one.ok for one in results.values())
+    finally:
+        for child in frozen:
+            os.kill(child, signal.SIGCONT)
+
+
+def test_one_bad_site_behind_the_bastion_delays_nobody(behind: Behind) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        bad = dataclasses.replace(behind.target, name="bad", port=mute.getsockname()[1])
+        arrived: list[str] = []
+        ask_all([bad, *named(behind.target, 12)], timeouts=QUICK, on_progress=lambda one: arrived.append(one.last.site))
+    assert arrived[-1] == "bad"
+
+
+def test_nothing_is_left_of_a_way_that_was_closed(behind: Behind) -> None:
+    assert ask(behind.target).ok
+    ssh.close_ways()
+    assert ssh_bastion._WAYS == {}
