@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
+
+from ansible.parsing import vault
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def new_store(directory: Path) -> KeyStore:
@@ -41,3 +46,12 @@ def in_the_clear(*, store: KeyStore, directory: Path) -> None:
 def _write_secret(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.write_text(text)
+
+
+def quick_vault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vault format with one round of its key derivation in place of 10,000: the tests are of something else."""
+
+    def derive(password: bytes, salt: bytes, key_length: int, iv_length: int) -> bytes:
+        return hashlib.pbkdf2_hmac("sha256", password, salt, 1, 2 * key_length + iv_length)
+
+    monkeypatch.setattr(vault.VaultAES256, "_create_key_cryptography", staticmethod(derive))

@@ -185,13 +185,10 @@ class Ledger:
         """The line to go on from. A line that a crash left torn is cut off; anything else wrong is refused."""
         notes = []
         size = os.fstat(handle).st_size
-        torn = size - _end_of_last_line(handle, size)
-        if torn:
-            os.ftruncate(handle, size - torn)
-            notes.append(Event(event="torn-line-cut", reason=f"{torn} bytes that a crash left at the end"))
+        end = _end_of_last_line(handle, size)
         head = self._head()
         last, number = Head(), 0
-        for entry in self._backwards(None, checked=True):
+        for entry in self._backwards(None, end=end):
             if not last.seq:
                 last = Head(seq=entry["seq"], hash=entry["hash"])
             if head is None or entry["seq"] <= head.seq:
@@ -199,16 +196,16 @@ class Ledger:
                 if head is not None and (entry["seq"], entry["hash"]) != (head.seq, head.hash):
                     number = 0
                 break
-        if head is None:
-            if last.seq:
-                notes.append(Event(event="head-renewed", reason=f"{HEAD} was missing"))
-            return last, notes
-        if head.seq and number != head.seq:
+        if head is not None and head.seq and number != head.seq:
             raise LedgerError(
-                f"{self.path} does not hold line {head.seq} as {HEAD} names it: lines were lost or changed. Nothing "
-                "is added to a damaged ledger. Run `tools/fleet ledger verify`, then restore the ledger from the backup of "
-                "the key store."
+                f"{self.path} does not hold line {head.seq} as {HEAD} names it: lines were lost or changed. Nothing is "
+                "added to a damaged ledger. Run `tools/fleet ledger verify`, then restore it from the backup."
             )
+        if head is None and last.seq:
+            notes.append(Event(event="head-renewed", reason=f"{HEAD} was missing"))
+        if end < size:
+            os.ftruncate(handle, end)
+            notes.append(Event(event="torn-line-cut", reason=f"{size - end} bytes that a crash left at the end"))
         return last, notes
 
     def _head(self) -> Head | None:
@@ -231,11 +228,11 @@ class Ledger:
         except FileNotFoundError:
             return
 
-    def _backwards(self, count: int | None, *, checked: bool = False) -> Iterator[dict[str, Any]]:
-        """Lines from the last to the first, read in blocks."""
+    def _backwards(self, count: int | None, *, end: int | None = None) -> Iterator[dict[str, Any]]:
+        """Lines from the last to the first, read in blocks. With an `end`, a damaged one is an error."""
         try:
             with self.path.open("rb") as file:
-                at, rest, given = file.seek(0, os.SEEK_END), b"", 0
+                at, rest, given = file.seek(0, os.SEEK_END) if end is None else end, b"", 0
                 while (at or rest) and (count is None or given < count):
                     step = min(BLOCK, at)
                     at -= step
@@ -247,7 +244,7 @@ class Ledger:
                             continue
                         entry, fault = _read(text + b"\n")
                         if entry is None:
-                            if checked:
+                            if end is not None:
                                 raise LedgerError(f"{self.path}: its end is damaged: {fault}")
                             continue
                         yield entry

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import secrets as random
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,8 @@ class Operation:
     who: str
     since: str
     owner: Process
+    # The owner goes on after this piece of work, and nobody else may get in between.
+    held: bool = False
     open: bool = True
     reason: str = ""
     pending: tuple[str, ...] = field(default=())
@@ -40,7 +43,7 @@ class Operation:
     @property
     def is_others(self) -> bool:
         """Whether it belongs to a run that goes on and that this process is no part of."""
-        return self.owner.lives and not self.owner.is_ours
+        return self.held and self.owner.lives and not self.owner.is_ours
 
     @property
     def name(self) -> str:
@@ -53,21 +56,25 @@ class Operation:
         return f"{self.who} (pid {self.owner.pid}) since {self.since}: {self.what}"
 
 
-def begin(*, directory: Path, what: str, owner: int) -> tuple[Operation, Operation | None]:
+def begin(*, directory: Path, what: str, owner: int | None) -> tuple[Operation, Operation | None]:
     """A new operation, and the one before it when that did not end well.
 
     Raises:
         KeyStoreLockedError: the one before belongs to a run that still goes on.
     """
     before = read(directory)
-    process = Process.find(owner)
-    if before is not None and before.owner != process and before.is_others:
-        raise KeyStoreLockedError(
-            f"the key store {directory} is in use by {before.holder}, which still runs. Wait for it to end, then run "
-            "again."
-        )
+    process = Process.find(os.getpid() if owner is None else owner)
+    held = owner is not None
+    if before is not None and before.held and before.owner != process and before.owner.lives:
+        if not before.owner.is_ours:
+            raise KeyStoreLockedError(
+                f"the key store {directory} is in use by {before.holder}, which still runs. Wait for it to end, then "
+                "run again."
+            )
+        # A step of a run that holds the store: it goes on holding it.
+        process, held = before.owner, True
     since = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    begun = Operation(id=random.token_hex(4), what=what, who=who(), since=since, owner=process)
+    begun = Operation(id=random.token_hex(4), what=what, who=who(), since=since, owner=process, held=held)
     return begun, before if before is not None and before.open else None
 
 
@@ -92,5 +99,5 @@ def write(*, directory: Path, operation: Operation) -> None:
 
 
 def end(*, directory: Path, operation: Operation) -> None:
-    """It ended well. The record stays: a run of several steps keeps others out between them."""
+    """It ended well. The record stays: a run of several steps keeps others out between them by it."""
     write(directory=directory, operation=replace(operation, open=False, pending=()))

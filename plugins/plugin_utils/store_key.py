@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets as random
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import sync_directory, write_durable
@@ -29,6 +30,7 @@ class StoreKey:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: bytes | None = None
+        self._mutex = threading.Lock()
 
     def __repr__(self) -> str:
         return f"StoreKey({str(self.path)!r})"
@@ -45,9 +47,11 @@ class StoreKey:
 
     def read(self) -> bytes:
         """The key."""
-        if self._known is None:
-            self._known = self._ask() if self.is_program else self._read_file()
-        return self._known
+        # Sites are worked on in parallel; a program that asks a person must ask once.
+        with self._mutex:
+            if self._known is None:
+                self._known = self._ask() if self.is_program else self._read_file()
+            return self._known
 
     def make(self) -> bool:
         """Make the key file unless it is there; whether it was made now."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import operation
@@ -40,7 +39,7 @@ class StoreWork:
     def unfinished(self) -> bool:
         """Whether a crash left something to finish, and nobody who could still do it."""
         left = operation.read(self.storage.root)
-        return left is not None and left.open and not left.is_others
+        return left is not None and left.open and (left.owner.is_ours or not left.owner.lives)
 
     @contextlib.contextmanager
     def run(self, what: str, *, owner: int | None) -> Iterator[Operation]:
@@ -48,15 +47,15 @@ class StoreWork:
         if self.now is not None:
             yield self.now
             return
-        root, pid = self.storage.root, os.getpid() if owner is None else owner
+        root = self.storage.root
         with contextlib.ExitStack() as stack:
             with told(self.storage):
                 self.storage.check()
                 self.storage.make("")
-                begun, _ = operation.begin(directory=root, what=what, owner=pid)
+                begun, _ = operation.begin(directory=root, what=what, owner=owner)
                 stack.enter_context(locked(directory=root, holder=begun.holder))
                 # Who held the lock until now has said what it left.
-                begun, self.left = operation.begin(directory=root, what=what, owner=pid)
+                begun, self.left = operation.begin(directory=root, what=what, owner=owner)
             self.now = begun
             try:
                 with told(self.storage):
