@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import rekey_record
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import sync_directory, write_durable
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import KeyStoreError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
@@ -57,6 +58,12 @@ def back_up(*, store: KeyStore, target: Path, on_progress: Callable[[int, int], 
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     # While the store is written, files of two moments would lie side by side.
     with store.operation("backup"):
+        found = rekey_record.read(store.path)
+        if found is not None:
+            raise BackupError(
+                f"the key store {store.path} is being given another key since {found.since}. Run `tools/fleet keystore "
+                "rekey` to finish it, then back up."
+            )
         store.note("backup", reason=target.name)
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -65,7 +72,7 @@ def back_up(*, store: KeyStore, target: Path, on_progress: Callable[[int, int], 
                     made = _write(store=store, stream=stream, on_progress=on_progress)
                     stream.flush()
                     os.fsync(stream.fileno())
-                files = sum(1 for _file in _members(temporary))
+                files = sum(name != MANIFEST for name, _data in _members(temporary))
                 # A link, not a rename: a backup of that name which came meanwhile stays.
                 os.link(temporary, target)
                 sync_directory(target.parent)
@@ -94,25 +101,11 @@ def restore(
     size = source.stat().st_size if source.exists() else 0
     try:
         with _place_beside(to) as place:
-            made = ""
-            files = 0
-            for name, data in _members(source):
-                if name == MANIFEST:
-                    made = str(json.loads(data)["made"])
-                    continue
-                path = place / name
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_durable(path, data, 0o600)
-                files += 1
-            for directory in {path.parent for path in place.rglob("*")} | {place}:
-                sync_directory(directory)
+            files, made = _unpack(source=source, place=place)
             found = check_store(store=KeyStore(path=place, key=key), on_progress=on_progress)
             if found.fatal:
-                raise BackupError(
-                    f"{source}: what it holds was not put in place:\n"
-                    + "\n".join(found.fatal)
-                    + "\nNothing was changed."
-                )
+                said = "\n".join(found.fatal).replace(str(place), str(to))
+                raise BackupError(f"{source}: what it holds was not put in place:\n{said}\nNothing was changed.")
             # Takes the place of an empty directory in one step.
             place.rename(to)
             sync_directory(to.parent)
@@ -121,7 +114,31 @@ def restore(
             f"{source} cannot be restored to {to}: {exc.strerror or exc}"
             f"{f' ({exc.filename})' if exc.filename else ''}. Nothing was changed."
         ) from exc
-    return Backup(path=source, files=files, size=size, made=made), found.others
+    return Backup(path=source, files=files, size=size, made=made), [
+        problem.replace(str(place), str(to)) for problem in found.others
+    ]
+
+
+def _unpack(*, source: Path, place: Path) -> tuple[int, str]:
+    """How many files there were, and when they were backed up."""
+    listing = b""
+    directories = {place}
+    files = 0
+    for name, data in _members(source):
+        if name == MANIFEST:
+            listing = data
+            continue
+        path = place / name
+        # One by one: mkdir(parents=True) would leave those in between open to others.
+        for directory in reversed(path.relative_to(place).parents):
+            (place / directory).mkdir(mode=0o700, exist_ok=True)
+            directories.add(place / directory)
+        write_durable(path, data, 0o600)
+        files += 1
+    for directory in directories:
+        sync_directory(directory)
+    # All were read, so that the list is known to be one of ours.
+    return files, str(json.loads(listing)["made"])
 
 
 def _write(*, store: KeyStore, stream: Any, on_progress: Callable[[int, int], None] | None) -> str:
@@ -180,7 +197,7 @@ def _compare(*, source: Path, digests: Mapping[str, str], listing: Mapping[str, 
         raise BackupError(
             f"{source}: has no {MANIFEST}: it is no backup of a key store, or is cut off. Use another one."
         )
-    if not isinstance(listing, dict) or listing.get("version") != VERSION or not isinstance(listing.get("files"), dict):
+    if not isinstance(listing, dict) or listing.get("version") != VERSION or not {"files", "made"} <= set(listing):
         raise BackupError(f"{source}: its {MANIFEST} is of a version that this program does not know. Update it.")
     said = listing["files"]
     wrong = sorted(name for name in {*said, *digests} if said.get(name) != digests.get(name))
@@ -230,7 +247,9 @@ def _place_beside(to: Path) -> Iterator[Path]:
             raise BackupError(f"somebody else restores into {to.parent} at this moment. Wait for it to end.") from exc
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(mode=0o700)
-        yield place
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
         os.close(handle)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import rekey_record
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_view import CRL_WATCH_DAYS, crl_days_left
 
@@ -47,7 +48,7 @@ def check_store(*, store: KeyStore, on_progress: Callable[[int, int], None] | No
     if not store.path.is_dir():
         return Findings(fatal=[f"there is no key store at {store.path}."], others=[])
     fatal = _fatal(store)
-    others = [*_open_to_others(store.path), *store.verify()]
+    others = [*_open_to_others(store.path), *store.verify(), *_between_two_keys(store.path)]
     days = None
     try:
         days = crl_days_left(store=store)
@@ -128,6 +129,14 @@ def _fatal(store: KeyStore) -> list[str]:
             problems.append(str(exc))
     # One wrong key of the store is one problem.
     return problems[:1] if store.storage.holds_secrets else []
+
+
+def _between_two_keys(directory: Path) -> list[str]:
+    found = rekey_record.read(directory)
+    if found is None:
+        return []
+    todo = f"Run `tools/fleet keystore rekey` to finish it; until then both {found.old} and {found.new} are needed."
+    return [f"{directory} is being given another key since {found.since}. {todo}"]
 
 
 def _gateways(store: KeyStore) -> list[str]:
