@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ ROLE: Final = Path(__file__).resolve().parents[2] / "roles" / "site_tunnel"
 DIRECTORY: Final = "/etc/spokewright/current"
 CONFIG: Final = "client.conf"
 MANIFEST: Final = "MANIFEST"
+FACTS: Final = "facts"
+# What a site's init system runs itself.
+PROGRAMS: Final = ("init.sh", "openrc.sh")
 
 
 class BundleError(FleetError):
@@ -62,6 +67,7 @@ def render_public(*, site: Site) -> dict[str, str]:
         CONFIG: render_config(site=site),
         "unit.conf": _render(template="unit.conf.j2", site=site),
         "agent.sh": agent_text(),
+        **{name: _static(name) for name in PROGRAMS},
     }
 
 
@@ -71,6 +77,9 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
         raise BundleError(f"the key of {key.site} was about to go into the bundle of {site.id}.")
     files = {
         **render_public(site=site),
+        FACTS: facts_line(
+            epoch=key.epoch, kid=key.kid, psk_fingerprint=tls_crypt_v2.fingerprint(text=key.psk.reveal())
+        ),
         "ca.crt": key.ca,
         "site.crt": key.certificate,
         "site.key": key.private_key.reveal(),
@@ -91,10 +100,21 @@ def manifest_of(*, files: Mapping[str, str]) -> str:
     return "".join(f"{hashlib.sha256(files[name].encode()).hexdigest()}  {name}\n" for name in sorted(files))
 
 
-@lru_cache(maxsize=1)
 def agent_text() -> str:
     """The helper that runs on the site."""
-    path = ROLE / "files" / "site-agent.sh"
+    return _static("site-agent.sh")
+
+
+def facts_line(*, epoch: int, kid: str, psk_fingerprint: str) -> str:
+    """Which key this is: one line of JSON without a secret, which `show` passes on as it is."""
+    facts = {"epoch": epoch, "kid": kid, "psk_fingerprint": psk_fingerprint}
+    # The agent, too, looks for the epoch in it, by its exact text.
+    return json.dumps(facts, separators=(",", ":")) + "\n"
+
+
+@lru_cache(maxsize=8)
+def _static(name: str) -> str:
+    path = ROLE / "files" / name
     try:
         return path.read_text(encoding="ascii")
     except OSError as exc:
@@ -127,6 +147,6 @@ def _tar(files: Mapping[str, str]) -> bytes:
         for name in sorted(files):
             data = files[name].encode()
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data), 0o600
+            entry.size, entry.mode = len(data), 0o700 if name in PROGRAMS else 0o600
             archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The verbs of the site agent, spoken over SSH: show, stage, activate, confirm, revert."""
+"""The verbs of the site agent, spoken over SSH in one exchange: show, stage, activate, confirm, revert, forget."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.bundle import Bundle, agent_text
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Session, Target, Timeouts
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Target, Timeouts, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +22,20 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Answer
 
+    # Words for the agent, and the bundle it is given if it wants it.
     Ask = Callable[..., dict[str, Any]]
 
 MARK: Final = "SPOKEWRIGHT-RECEIPT "
-AGENT_VERSION: Final = 1
+SHOWN: Final = "SPOKEWRIGHT-SHOW "
+WANT: Final = b"SPOKEWRIGHT-WANT"
+AGENT_VERSION: Final = 2
+# Around the agent's text, so that a part of it is never taken for the whole.
+HEAD: Final = "#spokewright-agent"
+TAIL: Final = "#spokewright-end"
+CUT: Final = (
+    '{"agent":2,"ok":false,"changed":false,"reason":"incomplete",'
+    '"message":"the agent did not arrive whole; does something in the login on this site read standard input?"}'
+)
 
 
 class ReceiptError(FleetError):
@@ -36,13 +46,19 @@ class ReceiptError(FleetError):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What one site is to do."""
+    """What one site is to do.
+
+    `generation` is for `revert` (a number) and `forget` (a number, a digest, "epoch E" or "old"). With `texts` the
+    answer carries configuration and manifest of what is current, for a difference; a dry run always asks for them.
+    """
 
     target: Target
     verb: str
     bundle: Bundle | None = None
     deadman_seconds: int = 120
     dry_run: bool = False
+    generation: str = ""
+    texts: bool = False
 
 
 def target_for(*, fleet: Fleet, site: Site) -> Target:
@@ -54,80 +70,86 @@ def target_for(*, fleet: Fleet, site: Site) -> Target:
         user=site.oob_user,
         host_key=site.host_key,
         private_key_file=fleet.plan.ssh.private_key_file,
+        bastion=site.bastion,
+        client=site.oob_client,
     )
 
 
 def carry_out(*, order: Order, timeouts: Timeouts | None = None) -> SiteResult:
-    """Carry out one order over one connection.
+    """Carry out one order over one connection and in one exchange.
 
-    `stage` and `activate` look first, so that a site which is as it should be is not sent a key again.
+    The site says first what it holds. A bundle leaves the controller only when the site then asks for it.
     """
-    with Session(target=order.target, timeouts=timeouts) as session:
+    with open_session(target=order.target, timeouts=timeouts) as session:
 
-        def ask(verb: str, *arguments: str, stdin: bytes = b"") -> dict[str, Any]:
-            answer = session.run(command=command(user=order.target.user, words=(verb, *arguments)), stdin=stdin)
+        def ask(*words: str, bundle: bytes = b"") -> dict[str, Any]:
+            answer = session.converse(
+                command=command(user=order.target.user, words=words),
+                stdin=agent_bytes(),
+                wanted=lambda line: _reply(line=line, bundle=bundle),
+            )
             return read_receipt(site=order.target.name, answer=answer)
 
         return _dispatch(order=order, ask=ask)
 
 
+def _reply(*, line: bytes, bundle: bytes) -> bytes | None:
+    line = line.strip()
+    if line == WANT:
+        return bundle
+    return b"" if line.startswith(MARK.encode()) else None
+
+
 def command(*, user: str, words: tuple[str, ...]) -> str:
-    """The SSH command: the agent's text and its arguments. Neither is secret; secrets travel on standard input."""
-    line = f"sh -c {_agent_command()} spokewright {shlex.join(words)}"
+    """The SSH command: it reads the agent from standard input and runs it. It holds no secret and stays short.
+
+    dropbear takes commands of up to 9000 bytes. A `dd` that does not know fullblock fails before it has read a byte.
+    """
+    size = len(agent_bytes())
+    bootstrap = (
+        f"a=$(dd bs={size} count=1 iflag=fullblock 2>/dev/null);"
+        f'[ -n "$a" ]||a=$(dd bs=1 count={size} 2>/dev/null);'
+        f"""case $a in "{HEAD}"*"{TAIL}") eval "$a";;*)printf '\\n%s%s\\n' "{MARK}" {shlex.quote(CUT)};;esac"""
+    )
+    line = f"sh -c {shlex.quote(bootstrap)} spokewright {shlex.join(words)}"
     return line if user == "root" else f"sudo -n {line}"
 
 
 @lru_cache(maxsize=1)
-def _agent_command() -> str:
-    # dropbear takes commands of up to 9000 bytes, so comments and indentation stay at home.
+def agent_bytes() -> bytes:
+    """What goes to standard input before anything else: the agent without comments and indentation."""
     lines = (line.strip() for line in agent_text().splitlines())
-    return shlex.quote("\n".join(line for line in lines if line and not line.startswith("#")))
+    kept = [line for line in lines if line and not line.startswith("#")]
+    return "\n".join((HEAD, *kept, TAIL)).encode("ascii")
 
 
 def read_receipt(*, site: str, answer: Answer) -> dict[str, Any]:
-    """The receipt among whatever banners and profiles print."""
+    """The receipt, with what the site holds, among whatever banners and profiles print."""
     text = answer.stdout.decode("utf-8", "replace")
-    found = [line.removeprefix(MARK) for line in text.splitlines() if line.startswith(MARK)]
+    lines = [line.strip() for line in text.split("\n")]
+    found = [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
     if len(found) != 1:
         heard = (answer.stderr.decode("utf-8", "replace").strip() or text.strip())[:200]
         raise ReceiptError(
             f"{site}: {len(found)} receipts came back, exit status {answer.exit_status}"
             f"{f', it said {heard!r}' if heard else ''}. Does its login shell run commands?"
         )
+    receipt = _object(site=site, line=found[0])
+    if receipt.get("agent") != AGENT_VERSION:
+        raise ReceiptError(f"{site}: its receipt is of another version of the agent.")
+    shown = [line.removeprefix(SHOWN) for line in lines if line.startswith(SHOWN)]
+    # What was done since is in the receipt.
+    return {**_object(site=site, line=shown[0]), **receipt} if shown else receipt
+
+
+def _object(*, site: str, line: str) -> dict[str, Any]:
     try:
-        receipt = json.loads(found[0], strict=False)
+        found = json.loads(line, strict=False)
     except ValueError as exc:
         raise ReceiptError(f"{site}: its receipt is no JSON ({exc}).") from exc
-    if not isinstance(receipt, dict) or receipt.get("agent") != AGENT_VERSION:
-        raise ReceiptError(f"{site}: its receipt is of another version of the agent.")
-    return receipt
-
-
-def _dispatch(*, order: Order, ask: Ask) -> SiteResult:
-    shown = ask("show")
-    if order.verb == "show" or not shown["ok"]:
-        return _result(site=order.target.name, receipt=shown)
-    if order.verb == "revert":
-        return _revert(order=order, shown=shown, ask=ask)
-    if order.bundle is None:
-        raise FleetError(f"{order.target.name}: there is no bundle to {order.verb}.")
-    held = generation_of(shown=shown, digest=order.bundle.digest)
-    if order.verb == "stage":
-        return _stage(order=order, bundle=order.bundle, shown=shown, held=held, ask=ask)
-    if held is None:
-        return _not_staged(order=order, bundle=order.bundle, shown=shown)
-    if order.verb == "activate":
-        return _activate(order=order, bundle=order.bundle, shown=shown, held=held, ask=ask)
-    return _confirm(order=order, shown=shown, held=held, ask=ask)
-
-
-def _not_staged(*, order: Order, bundle: Bundle, shown: dict[str, Any]) -> SiteResult:
-    site = order.target.name
-    if order.dry_run:
-        message = f"would {order.verb} bundle {bundle.digest[:12]} once it is staged"
-        return SiteResult(site=site, ok=True, changed=True, message=message, receipt=shown)
-    message = f"{site}: bundle {bundle.digest[:12]} is not on the site; stage it first."
-    return SiteResult(site=site, ok=False, reason="not-staged", message=message, receipt=shown)
+    if not isinstance(found, dict):
+        raise ReceiptError(f"{site}: its receipt is no JSON object.")
+    return found
 
 
 def generation_of(*, shown: dict[str, Any], digest: str) -> int | None:
@@ -135,7 +157,7 @@ def generation_of(*, shown: dict[str, Any], digest: str) -> int | None:
     numbers = [one["generation"] for one in shown["generations"] if one["intact"] and one["digest"] == digest]
     if shown["current"] in numbers:
         return int(shown["current"])
-    return int(numbers[-1]) if numbers else None
+    return max(map(int, numbers), default=None)
 
 
 def settled(*, shown: dict[str, Any], digest: str) -> bool:
@@ -145,65 +167,109 @@ def settled(*, shown: dict[str, Any], digest: str) -> bool:
         held is not None
         and held == shown["current"] == shown["confirmed"]
         and shown["pending"] == 0
-        and shown["service"] == "active"
-        and shown["enabled"] is True
-        and shown["links"] is True
+        and shown.get("service") == "active"
+        and shown.get("enabled") is True
+        and shown.get("links") is True
     )
 
 
-def _stage(*, order: Order, bundle: Bundle, shown: dict[str, Any], held: int | None, ask: Ask) -> SiteResult:
-    site = order.target.name
-    facts = {**shown, "digest": bundle.digest, "generation": held or 0}
-    if held is not None:
-        done = settled(shown=shown, digest=bundle.digest)
-        todo = "" if done else ", not active, enabled and confirmed yet"
-        message = f"generation {held} holds bundle {bundle.digest[:12]}{todo}"
-        return SiteResult(site=site, ok=True, message=message, receipt=facts)
-    size = len(bundle.archive)
+def _dispatch(*, order: Order, ask: Ask) -> SiteResult:
+    site, verb = order.target.name, order.verb
+    if verb == "show":
+        return _result(site, ask("show"))
+    if verb in {"revert", "forget"}:
+        words = (verb, *(order.generation.split() or (["old"] if verb == "forget" else [])))
+        return _foretell_leaving(order=order, shown=ask("show")) if order.dry_run else _result(site, ask(*words))
+    if order.bundle is None:
+        raise FleetError(f"{site}: there is no bundle to {verb}.")
     if order.dry_run:
-        message = f"would send bundle {bundle.digest[:12]}, {size} bytes, key epoch {bundle.epoch}"
-        return SiteResult(site=site, ok=True, changed=True, message=message, receipt=facts)
-    receipt = ask("stage", bundle.digest, stdin=bundle.archive)
+        return _foretell(order=order, bundle=order.bundle, shown=ask("show"))
+    if verb == "stage":
+        return _stage(order=order, bundle=order.bundle, ask=ask)
+    seconds = (str(order.deadman_seconds),) if verb == "activate" else ()
+    return _result(site, ask(verb, order.bundle.digest, *seconds))
+
+
+def _stage(*, order: Order, bundle: Bundle, ask: Ask) -> SiteResult:
+    site = order.target.name
+    receipt = ask("stage", bundle.digest, *(("texts",) if order.texts else ()), bundle=bundle.archive)
     if receipt["ok"] and receipt.get("digest") != bundle.digest:
         raise ReceiptError(f"{site}: read back digest {receipt.get('digest')}, sent {bundle.digest}.")
-    return _result(site=site, receipt={**facts, **receipt})
+    if receipt["ok"] and not receipt["changed"]:
+        return _held(site=site, bundle=bundle, receipt=receipt)
+    return _result(site, receipt)
 
 
-def _activate(*, order: Order, bundle: Bundle, shown: dict[str, Any], held: int, ask: Ask) -> SiteResult:
-    site = order.target.name
-    if settled(shown=shown, digest=bundle.digest):
-        facts = {**shown, "digest": bundle.digest, "generation": held}
-        return SiteResult(site=site, ok=True, message=f"generation {held} runs and is confirmed", receipt=facts)
-    if order.dry_run:
+def _held(*, site: str, bundle: Bundle, receipt: dict[str, Any]) -> SiteResult:
+    todo = "" if settled(shown=receipt, digest=bundle.digest) else ", not active, enabled and confirmed yet"
+    message = f"generation {receipt['generation']} holds bundle {bundle.digest[:12]}{todo}"
+    return SiteResult(site=site, ok=True, message=message, receipt=receipt)
+
+
+def _foretell(*, order: Order, bundle: Bundle, shown: dict[str, Any]) -> SiteResult:
+    """What a run would do. Only `show` is asked, which changes nothing."""
+    site, short = order.target.name, bundle.digest[:12]
+    if not shown["ok"]:
+        return _result(site, shown)
+    held = generation_of(shown=shown, digest=bundle.digest)
+    facts = {**shown, "verb": order.verb, "digest": bundle.digest, "generation": held or 0}
+    if order.verb == "stage":
+        if held is not None:
+            return _held(site=site, bundle=bundle, receipt=facts)
+        changed = True
+        message = f"would send bundle {short}, {len(bundle.archive)} bytes, key epoch {bundle.epoch}"
+    elif held is None:
+        changed, message = True, f"would {order.verb} bundle {short} once it is staged"
+    elif order.verb == "activate":
+        changed = not settled(shown=shown, digest=bundle.digest)
         message = f"would activate generation {held}, {order.deadman_seconds} s to be confirmed"
-        return SiteResult(site=site, ok=True, changed=True, message=message, receipt=shown)
-    return _result(site=site, receipt=ask("activate", str(held), str(order.deadman_seconds)))
-
-
-def _confirm(*, order: Order, shown: dict[str, Any], held: int, ask: Ask) -> SiteResult:
-    if order.dry_run:
+        message = message if changed else f"generation {held} runs and is confirmed"
+    else:
         changed = shown["confirmed"] != held or shown["pending"] != 0
-        return SiteResult(
-            site=order.target.name, ok=True, changed=changed, message=f"would confirm generation {held}", receipt=shown
-        )
-    return _result(site=order.target.name, receipt=ask("confirm", str(held)))
+        message = f"would confirm generation {held}" if changed else f"generation {held} was confirmed before"
+    return SiteResult(site=site, ok=True, changed=changed, message=message, receipt=facts)
 
 
-def _revert(*, order: Order, shown: dict[str, Any], ask: Ask) -> SiteResult:
-    # A generation on its way out is left to the end, even when another is current already.
-    current = shown["pending"] or shown["current"]
-    if order.dry_run:
-        return SiteResult(
-            site=order.target.name,
-            ok=True,
-            changed=True,
-            message=f"would go back from generation {current}",
-            receipt=shown,
-        )
-    return _result(site=order.target.name, receipt=ask("revert", str(current)))
+def _foretell_leaving(*, order: Order, shown: dict[str, Any]) -> SiteResult:
+    site = order.target.name
+    if not shown["ok"]:
+        return _result(site, shown)
+    gone = _going(order=order, shown=shown)
+    word = "forget" if order.verb == "forget" else "go back from"
+    numbers = ", ".join(str(number) for number in gone)
+    message = f"would {word} generation {numbers}" if gone else f"nothing to {word}"
+    receipt = {**shown, "verb": order.verb}
+    return SiteResult(site=site, ok=True, changed=bool(gone), message=message, receipt=receipt)
 
 
-def _result(*, site: str, receipt: dict[str, Any]) -> SiteResult:
+def _going(*, order: Order, shown: dict[str, Any]) -> list[int]:
+    """The generations the agent would leave or remove; it has the last word."""
+    asked = order.generation.split()
+    if order.verb == "revert":
+        if asked:
+            return [int(asked[0])] if int(asked[0]) in {shown["current"], shown["pending"]} else []
+        back = shown["reverted"] not in {0, shown["current"]}
+        # A generation on its way out is left to the end, even when another is current already.
+        return [one for one in (shown["pending"] or (0 if back else shown["current"]),) if one]
+    used = {shown["current"], shown["confirmed"], shown["pending"]}
+    if [str(shown["previous"])] != asked:
+        used.add(shown["previous"])
+    return [
+        int(one["generation"])
+        for one in shown["generations"]
+        if one["generation"] not in used and _is_asked(one=one, asked=asked)
+    ]
+
+
+def _is_asked(*, one: dict[str, Any], asked: list[str]) -> bool:
+    if asked in ([], ["old"]):
+        return True
+    if asked[0] == "epoch":
+        return [str(one.get("facts", {}).get("epoch"))] == asked[1:]
+    return asked[0] in {str(one["generation"]), one["digest"]}
+
+
+def _result(site: str, receipt: dict[str, Any]) -> SiteResult:
     message = str(receipt.get("message", ""))
     return SiteResult(
         site=site,

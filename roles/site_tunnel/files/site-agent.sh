@@ -3,15 +3,18 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# What runs on a site: show, stage, activate, confirm, revert. The controller sends this text without its comments as
-# the SSH command, a bundle on standard input, and reads back one line, the receipt. Each bundle carries a copy for
-# the dead-man timer and for the unit's guard. POSIX sh and what BusyBox has; no Python.
+# What runs on a site: show, stage, activate, confirm, revert, forget. The controller sends this text, without its
+# comments, as the first bytes of standard input; a bundle follows only after the line SPOKEWRIGHT-WANT. It reads back
+# a line of what the site holds and a line of what was done, the receipt. Each bundle carries a copy for the dead-man
+# timer and for the guard. POSIX sh and what BusyBox has; no Python. A process costs a site a millisecond, a login
+# twenty: what the shell can do itself, it does.
 #
 #   /etc/spokewright/generations/N/      a bundle, whole
 #   /etc/spokewright/current             -> generations/N
 #   /etc/spokewright/state/confirmed     the generation that has proven itself
 #   /etc/spokewright/state/previous      the one confirmed before it
-#   /etc/spokewright/state/pending       "N BOOT_ID": active on probation until confirmed
+#   /etc/spokewright/state/pending       "N BOOT_ID STEP UNTIL": on probation until confirmed, or until that uptime
+#   /etc/spokewright/state/reverted      the generation the site went back from, until something is activated
 #
 # It may be killed after any line: a verb run again finds what is there and finishes.
 PATH=${SPOKEWRIGHT_PATH:-/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin}
@@ -21,40 +24,138 @@ umask 077
 # A link that breaks in the middle must not stop half-way what has begun.
 trap '' HUP PIPE
 exec 2>/dev/null
+cd /
 R=${SPOKEWRIGHT_ROOT:-}
 B=$R/etc/spokewright
 G=$B/generations
 S=$B/state
-U=openvpn-client@spokewright.service
-T=spokewright-deadman
-C=$R/etc/openvpn/client
-CL=../../spokewright/current/client.conf
-D=$R/etc/systemd/system/$U.d
-DL=../../../spokewright/current/unit.conf
 KEEP=3
+nl='
+'
 verb=${1:-show}
 t=$G/.none
+n=0
+h=
+more=
 
-esc() { tr -d '\000-\010\013-\037' | sed 's/\\/\\\\/g;s/"/\\"/g;s/	/\\t/g' | awk '{printf "%s%s", (NR > 1 ? "\\n" : ""), $0}'; }
+has() { command -v "$1" >/dev/null; }
+# The answers of these come in variables: asking in $( ) would start a process.
+num() { case $1 in '' | *[!0-9]*) num=0 ;; *) num=$1 ;; esac; }
+get() { read -r num _ <"$S/$1" && num "$num" || num=0; }
+boot_id() { read -r boot </proc/sys/kernel/random/boot_id || boot=none; }
+uptime() { read -r now _ </proc/uptime && now=${now%%.*} || now=0; }
+disk() { df -P "$B" "$R/etc" | tail -n 1; }
+# Only coreutils syncs named files; anything else syncs all, which is as good and slower.
+flush() { sync "$@" || sync; }
 
-# receipt OK CHANGED REASON MESSAGE [MORE-JSON]
+esc() { awk '{gsub(/[\001-\010\013-\037]/, ""); gsub(/[\\"]/, "\\\\&"); gsub(/\t/, "\\t"); printf "%s%s", (NR > 1 ? "\\n" : ""), $0}' "$@"; }
+# TEXT: fit for JSON
+text() {
+  text=$1
+  case $text in *[!\ -~]* | *[\\\"]*) text=$(printf %s "$text" | esc) ;; esac
+}
+
+# OK CHANGED REASON MESSAGE
 receipt() {
-  printf '\nSPOKEWRIGHT-RECEIPT {"agent":1,"verb":"%s","ok":%s,"changed":%s,"reason":"%s","message":"%s"%s}\n' \
-    "$verb" "$1" "$2" "$3" "$(printf %s "$4" | esc)" "${5:+,$5}"
+  text "$4"
+  state
+  m="\"generation\":$n,\"digest\":\"$h\",\"current\":$cur,\"confirmed\":$con,\"previous\":$prv,\"pending\":$pen,\"reverted\":$rev"
+  printf '\nSPOKEWRIGHT-RECEIPT {"agent":2,"verb":"%s","ok":%s,"changed":%s,"reason":"%s","message":"%s",%s}\n' \
+    "$verb" "$1" "$2" "$3" "$text" "$m$more"
   [ "$1" = true ] && exit 0
   exit 1
 }
-ok() { receipt true "$1" "" "$2" "$3"; }
+ok() { receipt true "$1" "" "$2"; }
 fail() { receipt false false "$1" "$2"; }
 
-disk() { df -P "$B" "$R/etc" | tail -n 1; }
-hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
-boot_id() { cat /proc/sys/kernel/random/boot_id || echo none; }
-number() { case $1 in '' | *[!0-9]*) echo 0 ;; *) echo "$1" ;; esac; }
-get() { number "$(cut -d' ' -f1 "$S/$1")"; }
-current() { l=$(readlink "$B/current"); number "${l##*/}"; }
-# Only coreutils syncs named files; anything else syncs all, which is as good and slower.
-flush() { sync "$@" || sync; }
+# What the site is set to
+state() {
+  get confirmed; con=$num
+  get previous; prv=$num
+  get reverted; rev=$num
+  read -r pen pboot step until <"$S/pending" || pen=
+  num "$until"; until=$num
+  num "$pen"; pen=$num
+  num=0
+  cd -P "$B/current" && num "${PWD##*/}"
+  cur=$num
+  cd /
+}
+
+# What the generations hold: all their files read back by one process
+look() {
+  gens=
+  top=0
+  sums=
+  for d in "$G"/[0-9]*; do
+    g=${d##*/}
+    case $g in *[!0-9]*) continue ;; esac
+    [ -d "$d" ] || continue
+    gens="$gens $g"
+    [ "$g" -le $top ] || top=$g
+  done
+  [ -z "$gens" ] || sums=$nl$(cd "$G" && sha256sum [0-9]*/*)$nl
+}
+
+# DIR: its digest in h, when every file is what its manifest says
+whole() {
+  h=
+  k=0
+  while read -r sum file; do
+    case $sums in *"$nl$sum  $1/$file$nl"*) k=1 ;; *) return 1 ;; esac
+  done <"$G/$1/MANIFEST"
+  [ $k = 1 ] || return 1
+  h=${sums%%"  $1/MANIFEST$nl"*}
+  h=${h##*"$nl"}
+  [ ${#h} = 64 ] || h=
+  [ -n "$h" ]
+}
+
+# N|DIGEST: the whole generation that is meant in n and h; of several alike the current one, else the newest
+find_generation() {
+  n=0
+  if [ ${#1} -ne 64 ]; then
+    num "$1"
+    n=$num
+    whole "$n"
+    return
+  fi
+  for g in $gens; do
+    whole "$g" && [ "$h" = "$1" ] || continue
+    if [ "$n" = 0 ] || [ "$g" = "$cur" ]; then n=$g; fi
+    [ "$n" = "$cur" ] || [ "$g" -le "$n" ] || n=$g
+  done
+  h=$1
+  [ "$n" != 0 ] || h=
+  [ -n "$h" ]
+}
+
+# The line of what the site holds. Configuration and manifest, for a difference, hold no secret.
+show_line() {
+  list=
+  hh=$h
+  for g in $gens; do
+    whole "$g" && w=true || w=false
+    facts=
+    [ $w = false ] || read -r facts <"$G/$g/facts" || facts=
+    list="$list${list:+,}{\"generation\":$g,\"digest\":\"$h\",\"intact\":$w${facts:+,\"facts\":$facts}}"
+  done
+  h=$hh
+  has openvpn && e=true || e=false
+  l="{\"generations\":[$list],\"current\":$cur,\"confirmed\":$con,\"previous\":$prv,\"pending\":$pen,\"reverted\":$rev"
+  l="$l,\"installed\":$e,\"init\":\"$init\"$1"
+  if [ "$texts" = texts ] && [ "$cur" != 0 ]; then
+    l="$l,\"config\":\"$(esc "$B/current/client.conf")\",\"manifest\":\"$(esc "$B/current/MANIFEST")\""
+  fi
+  printf '\nSPOKEWRIGHT-SHOW %s}\n' "$l"
+}
+
+# Whether the client runs, and will after the next boot
+service_facts() {
+  service look
+  linked && l=true || l=false
+  facts=",\"service\":\"$up\",\"enabled\":$enabled,\"links\":$l"
+}
 
 # NAME TEXT
 put() {
@@ -71,27 +172,21 @@ point() {
   flush "${2%/*}"
 }
 
-# N: the digest of a whole generation, or nothing
-intact() {
-  [ -f "$G/$1/MANIFEST" ] && (cd "$G/$1" && sha256sum -c MANIFEST) >/dev/null && hash_of "$G/$1/MANIFEST"
-}
-
-gens() { for d in "$G"/[0-9]*; do [ -d "$d" ] && echo "${d##*/}"; done | sort -n; }
-
 grab() {
-  if command -v flock >/dev/null; then
+  if has flock; then
     flock -n 9
     return
   fi
+  boot_id
   if mkdir "$S/lock.d"; then
-    trap 'rm -rf "$S/lock.d" "$t"' EXIT
-    echo "$$ $(boot_id)" >"$S/lock.d/owner"
+    trap 'rm -rf "$S/lock.d"; [ ! -e "$t" ] || rm -rf "$t"' EXIT
+    echo "$$ $boot" >"$S/lock.d/owner"
     return
   fi
   read -r p b <"$S/lock.d/owner" || p=
   # An owner that has not written its name yet is given the time to.
   if [ -n "$p" ]; then
-    [ "$b" = "$(boot_id)" ] && kill -0 "$p" && return 1
+    [ "$b" = "$boot" ] && kill -0 "$p" && return 1
   elif [ "$1" -lt 3 ]; then
     return 1
   fi
@@ -100,247 +195,421 @@ grab() {
 }
 
 ready() {
-  # exec would end a dash that cannot open the file, without a word.
-  if ! mkdir -p "$S" "$G" || ! (: >>"$S/lock"); then
-    fail unwritable "cannot write below $B: $(disk)"
-  fi
-}
-
-lock() {
-  ready
-  exec 9>>"$S/lock"
-  n=0
-  until grab $n; do
-    n=$((n + 1))
-    [ $n -le 20 ] || fail busy "another run is at work on this site"
-    sleep 1
+  [ -d "$S" ] && [ -d "$G" ] || mkdir -p "$S" "$G" || fail unwritable "cannot write below $B: $(disk)"
+  # What a killed run left half received or half removed
+  for g in "$G"/.incoming.* "$G"/.old.*; do
+    [ ! -d "$g" ] || kill -0 "${g##*.}" || rm -rf "$g"
   done
 }
 
-# The one place that knows the init system.
+# SECONDS: how long to wait for another run
+lock() {
+  ready
+  # `command` keeps a dash that cannot open the file from ending without a word.
+  command exec 9>>"$S/lock" || fail unwritable "cannot write below $B: $(disk)"
+  tries=0
+  until grab $tries; do
+    tries=$((tries + 1))
+    [ $tries -le "${1:-20}" ] || fail busy "another run is at work on this site"
+    sleep 1
+  done
+  state
+  look
+}
+
+# Everything that knows the init system, down to disarm().
+U=openvpn-client@spokewright.service
+T=spokewright-deadman
+C=$R/etc/openvpn/client
+CL=../../spokewright/current/client.conf
+D=$R/etc/systemd/system/$U.d
+DL=../../../spokewright/current/unit.conf
+I=$R/etc/init.d/spokewright
+script=init.sh
+if [ -d "$R/run/systemd/system" ] && has systemctl; then
+  init=systemd
+elif [ -d "$R/etc/runlevels" ] && has rc-service; then
+  init=openrc script=openrc.sh
+elif [ -d "$R/etc/rc2.d" ] || [ -d "$R/etc/rc.d/rc2.d" ]; then
+  init=sysv
+elif [ -f "$R/etc/inittab" ] || [ -f "$R/etc/init.d/rcS" ]; then
+  init=busybox
+else
+  init=none
+fi
+
+# The client and its keeper must not hold our lock, nor the SSH session.
+control() { sh "$B/current/init.sh" "$1" </dev/null >/dev/null 9>&-; }
+# One that goes through the links a SysV boot would follow
+starts() { for l in "$R"/etc/rc[2345].d/S??spokewright "$R"/etc/rc.d/rc[2345].d/S??spokewright; do [ ! -e "$l" ] || return 0; done && false; }
+# An rcS that runs S??* takes a link; any other BusyBox init takes a line.
+runs_links() { grep -q '/S[?[]' "$R/etc/init.d/rcS"; }
+enable_links() {
+  for d in "$R/etc" "$R/etc/rc.d"; do
+    [ -d "$d/rc2.d" ] || continue
+    for l in 2 3 4 5; do [ ! -d "$d/rc$l.d" ] || point "$I" "$d/rc$l.d/S60spokewright" || return 1; done
+    for l in 0 1 6; do [ ! -d "$d/rc$l.d" ] || point "$I" "$d/rc$l.d/K40spokewright" || return 1; done
+  done
+}
+enable_line() {
+  i=$R/etc/inittab
+  [ -f "$i" ] && cp -p "$i" "$i.spokewright" && printf '\n%s\n' "::once:/bin/sh $I start" >>"$i.spokewright" &&
+    flush "$i.spokewright" && mv -f "$i.spokewright" "$i" && flush "$R/etc"
+}
+
 service() {
-  command -v systemctl >/dev/null || return 3
-  case $1 in
-    reload) systemctl daemon-reload ;;
-    restart)
+  case $init-$1 in
+    systemd-restart)
+      [ -z "$stale" ] || systemctl daemon-reload
       systemctl reset-failed $U
       systemctl restart $U
       ;;
-    enabled) [ "$(systemctl is-enabled $U)" = enabled ] ;;
-    enable) service enabled || systemctl enable $U ;;
-    state) systemctl is-active $U ;;
+    systemd-enable) systemctl enable $U ;;
+    systemd-why) systemctl status $U --no-pager --lines=4 | tail -n 4 ;;
+    systemd-look)
+      up=inactive
+      enabled=false
+      for l in $(systemctl show -p ActiveState -p UnitFileState $U); do
+        case $l in
+          ActiveState=?*) up=${l#*=} ;;
+          UnitFileState=enabled) enabled=true ;;
+        esac
+      done
+      ;;
+    *-look)
+      up=inactive
+      enabled=false
+      [ ! -f "$B/current/init.sh" ] || ! control status || up=active
+      service enabled && enabled=true
+      ;;
+    openrc-restart) rc-service spokewright restart </dev/null >/dev/null 9>&- ;;
+    *-restart) control restart ;;
+    *-why) tail -n 40 /var/log/messages /var/log/syslog | grep spokewright | tail -n 4 ;;
+    openrc-enabled) [ -e "$R/etc/runlevels/default/spokewright" ] ;;
+    openrc-enable) rc-update add spokewright default ;;
+    sysv-enabled) starts ;;
+    sysv-enable)
+      if has update-rc.d; then
+        update-rc.d spokewright defaults
+      elif has chkconfig; then
+        chkconfig --add spokewright && chkconfig spokewright on
+      fi >/dev/null
+      starts || enable_links
+      ;;
+    busybox-enabled) [ -e "$R/etc/init.d/S60spokewright" ] || grep -q "^::once:.* $I start" "$R/etc/inittab" ;;
+    busybox-enable) if runs_links; then point "$I" "$R/etc/init.d/S60spokewright"; else enable_line; fi ;;
+    *) return 3 ;;
   esac
 }
 
-# N SECONDS
+links() {
+  case $init in
+    systemd) mkdir -p "$C" "$D" && chmod 755 "$D" && point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" ;;
+    none) ;;
+    *) mkdir -p "${I%/*}" && point "$B/current/$script" "$I" ;;
+  esac
+}
+linked() {
+  case $init in
+    systemd) [ "$C/spokewright.conf" -ef "$B/current/client.conf" ] && [ "$D/spokewright.conf" -ef "$B/current/unit.conf" ] ;;
+    *) [ "$I" -ef "$B/current/$script" ] ;;
+  esac
+}
+
+# N SECONDS: have the deadman verb run then. One that fires early, or twice, looks at `pending` and does no harm.
 arm() {
   disarm
   a=$G/$1/agent.sh
-  command -v systemd-run >/dev/null && systemd-run --quiet --unit=$T --on-active="$2" \
-    --timer-property=AccuracySec=1s /bin/sh "$a" deadman "$1" >/dev/null 9>&- && return
+  [ $init = systemd ] && systemd-run --quiet --unit=$T --on-active="$2" --timer-property=AccuracySec=1s \
+    /bin/sh "$a" deadman "$1" >/dev/null 9>&- && return
+  own=
+  has setsid && own=setsid
   # shellcheck disable=SC2016 # the inner shell expands them
-  nohup sh -c 'sleep "$2"; exec sh "$0" deadman "$1"' "$a" "$1" "$2" >/dev/null </dev/null 9>&- &
+  $own sh -c 'sleep "$2"; exec sh "$0" deadman "$1"' "$a" "$1" "$2" >/dev/null </dev/null 9>&- &
 }
 disarm() {
-  command -v systemctl >/dev/null || return 0
+  [ $init = systemd ] || return 0
   systemctl stop $T.timer
   systemctl reset-failed $T.timer $T.service
 }
 
-links() {
-  mkdir -p "$C" "$D" && chmod 755 "$D" && point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf"
-}
-linked() { [ "$(readlink "$C/spokewright.conf")" = "$CL" ] && [ "$(readlink "$D/spokewright.conf")" = "$DL" ]; }
-
 # N: make it the current generation
 flip() {
-  cmp -s "$G/$1/unit.conf" "$B/current/unit.conf" || stale=1
-  [ -e "$D/spokewright.conf" ] || stale=1
-  point "generations/$1" "$B/current" && links || return 1
-  [ -z "$stale" ] || service reload
+  stale=
+  if [ $init = systemd ]; then
+    cmp -s "$G/$1/unit.conf" "$B/current/unit.conf" && [ -e "$D/spokewright.conf" ] || stale=1
+  fi
+  point "generations/$1" "$B/current" && links
 }
 
 # N: go back from it to the confirmed generation; 1: there is none, 2: not possible now
 leave() {
-  to=$(get confirmed)
-  w=1
-  if [ "$to" -gt 0 ] && [ "$to" != "$1" ]; then
-    w=0
-    if [ "$to" != "$(current)" ]; then
-      put reverted "$1"
-      flip "$to" || return 2
-    fi
-  fi
-  # Last of all: as long as it is there, the next start or the next run finishes what is left to do.
-  rm -f "$S/pending"
-  return $w
+  state
+  [ "$con" -gt 0 ] && [ "$con" != "$1" ] || return 1
+  [ "$con" != "$cur" ] || return 0
+  put reverted "$1"
+  flip "$con" || return 2
 }
+# Last of all: as long as it is there, the next start or the next run finishes what is left to do.
+left() { rm -f "$S/pending"; }
+
+# N: a half removed generation must not be seen as one
+drop() { mv "$G/$1" "$G/.old.$1.$$" && rm -rf "$G/.old.$1.$$"; }
 
 prune() {
-  keep=" $(get confirmed) $(get previous) $(current) "
-  k=0
-  for g in $(gens | sort -rn); do
-    k=$((k + 1))
-    case $keep in *" $g "*) continue ;; esac
-    [ $k -le $KEEP ] || rm -rf "${G:?}/$g"
+  state
+  for g in $gens; do
+    newer=0
+    for d in $gens; do [ "$d" -le "$g" ] || newer=$((newer + 1)); done
+    case " $con $prv $cur " in *" $g "*) continue ;; esac
+    [ $newer -lt $KEEP ] || drop "$g"
   done
 }
 
 show() {
+  texts=texts
+  state
+  look
+  service_facts
+  more_facts=$facts
+  o=$(openvpn --version) && o=${o#OpenVPN } && o=${o%% *} || o=
+  text "$o"
+  more_facts="$more_facts,\"openvpn\":\"$text\",\"free_kb\":"
+  d=$B
+  [ -d "$d" ] || d=$R/etc
+  d=$(df -Pk "$d")
+  # shellcheck disable=SC2086 # to be split
+  set -- ${d##*"$nl"}
+  num "$4"
   list=
-  for g in $(gens); do
-    h=$(intact "$g")
-    [ -n "$h" ] && w=true || w=false
-    list="$list${list:+,}{\"generation\":$g,\"digest\":\"$h\",\"intact\":$w}"
-  done
-  o=$(openvpn --version | sed -n '1s/^OpenVPN \([^ ]*\).*/\1/p')
-  more="\"generations\":[$list],\"current\":$(current),\"confirmed\":$(get confirmed),\"pending\":$(get pending)"
-  more="$more,\"reverted\":$(get reverted),\"openvpn\":\"$(printf %s "$o" | esc)\",\"service\":\"$(service state | head -n 1)\""
-  service enabled && e=true || e=false
-  linked && l=true || l=false
-  more="$more,\"enabled\":$e,\"links\":$l"
-  # The configuration and the manifest hold no secret.
-  ok false "" "$more,\"config\":\"$(esc <"$B/current/client.conf")\",\"manifest\":\"$(esc <"$B/current/MANIFEST")\""
+  for d in flock setsid systemd-run logger busybox; do has $d && list="$list${list:+,}\"$d\""; done
+  show_line "$more_facts$num,\"tools\":[$list]"
+  ok false ""
 }
 
-# DIGEST, the bundle on standard input
+# DIGEST [texts], then the bundle on standard input if it is wanted
 stage() {
+  texts=$2
   ready
-  for g in "$G"/.incoming.*; do
-    kill -0 "${g##*.}" || rm -rf "$g"
-  done
-  # No lock while the bundle arrives: a link that froze must not keep the next run out.
+  state
+  look
+  facts=
+  find_generation "$1" && service_facts
+  show_line "$facts"
+  [ -z "$h" ] || ok false "generation $n already holds it"
   t=$G/.incoming.$$
-  trap 'rm -rf "$t"' EXIT
-  rm -rf "$t"
+  trap '[ ! -e "$t" ] || rm -rf "$t"' EXIT
+  [ ! -e "$t" ] || rm -rf "$t"
   mkdir "$t" || fail unwritable "cannot write below $G: $(disk)"
+  printf 'SPOKEWRIGHT-WANT\n'
   if ! e=$(tar -xf - -C "$t" 2>&1); then
     case $e in *"o space"* | *uota*) fail no-space "no space left below $B" ;; esac
     fail incomplete "the bundle did not arrive whole: $e"
   fi
-  h=$( (cd "$t" && sha256sum -c MANIFEST) >/dev/null && hash_of "$t/MANIFEST")
-  [ "$h" = "$1" ] || fail incomplete "what was read back from the disk is not what was sent"
-  chmod 600 "$t"/*
   flush "$t"/* "$t"
-  lock
-  top=0
-  for g in $(gens); do
-    top=$g
-    [ "$(intact "$g")" = "$1" ] &&
-      ok false "generation $g already holds it" "\"generation\":$g,\"digest\":\"$1\""
-  done
-  g=$((top + 1))
-  mv "$t" "$G/$g" || fail unwritable "cannot rename below $G: $(disk)"
+  sums=$nl$(cd "$G" && sha256sum "${t##*/}"/*)$nl
+  whole "${t##*/}"
+  [ "$h" = "$1" ] || { h= && fail incomplete "what was read back from the disk is not what was sent"; }
+  # No lock: -T renames to a free name or not at all. It is taken where mv cannot do that, or another run was faster.
+  n=$((top + 1))
+  [ ! -e "$G/$n" ] && mv -T "$t" "$G/$n" || {
+    lock
+    h=$1
+    n=$((top + 1))
+    [ ! -e "$G/$n" ] && mv "$t" "$G/$n" || fail unwritable "cannot rename below $G: $(disk)"
+  }
   flush "$G"
-  [ "$(intact "$g")" = "$1" ] || fail incomplete "generation $g cannot be read back"
-  ok true "staged as generation $g" "\"generation\":$g,\"digest\":\"$1\""
+  ok true "staged as generation $n"
 }
 
-# N SECONDS
-activate() {
+# N|DIGEST: under the lock, say what is there and find what is meant
+meant() {
   lock
-  n=$(number "$1")
-  h=$(intact "$n")
-  m="\"generation\":$n,\"digest\":\"$h\""
-  [ -n "$h" ] || fail no-generation "generation $n is not here or not whole; stage it again"
-  command -v openvpn >/dev/null || fail openvpn-missing "openvpn is not installed"
-  command -v systemctl >/dev/null || fail no-service-manager "no systemd here"
-  up=$(service state)
+  find_generation "$1" || h=
+  show_line ""
+  [ -z "$h" ] || return 0
+  [ ${#1} -ne 64 ] || fail not-staged "bundle ${1%"${1#????????????}"} is not on the site; stage it first"
+  fail no-generation "generation $n is not here or not whole; stage it again"
+}
+
+# N|DIGEST SECONDS
+activate() {
+  num "$2"
+  secs=$num
+  meant "$1"
+  has openvpn || fail openvpn-missing "openvpn is not installed"
+  [ $init != none ] || fail no-service-manager "no init system that can keep the client running was found"
+  service look
   [ "$up" = activating ] && up=active
-  was=$(current)
-  if [ "$was" = "$n" ] && [ "$up" = active ] && service enabled && linked; then
-    [ "$(get confirmed)" = "$n" ] && ok false "generation $n runs and is confirmed" "$m"
-    [ "$(get pending)" = "$n" ] && read -r p b r <"$S/pending" && [ "$r" = started ] && {
-      arm "$n" "$2"
-      ok false "generation $n runs and waits to be confirmed" "$m"
+  uptime
+  boot_id
+  until=$((now + secs))
+  if [ "$cur" = "$n" ] && [ "$up" = active ] && [ $enabled = true ] && linked; then
+    [ "$con" != "$n" ] || { left && ok false "generation $n runs and is confirmed"; }
+    [ "$pen" = "$n" ] && [ "$step" = started ] && put pending "$n $boot started $until" && {
+      arm "$n" "$secs"
+      ok false "generation $n runs and waits to be confirmed"
     }
   fi
-  if [ "$(get confirmed)" != "$n" ]; then
-    put pending "$n $(boot_id) armed" || fail no-space "cannot write below $S"
-    arm "$n" "$2"
+  if [ "$con" != "$n" ]; then
+    put pending "$n $boot armed $until" || fail no-space "cannot write below $S"
+    arm "$n" "$secs"
   else
-    rm -f "$S/pending"
+    left
     disarm
   fi
-  rm -f "$S/reverted"
+  [ "$rev" = 0 ] || rm -f "$S/reverted"
   flip "$n" || fail unwritable "cannot make generation $n current: $(disk)"
   e=
-  service enable || e="cannot be enabled"
+  [ $enabled = true ] || service enable >/dev/null || e="cannot be enabled"
   [ -n "$e" ] || service restart || e="did not start"
   if [ -n "$e" ]; then
-    m=$(systemctl status $U --no-pager --lines=4 | tail -n 4)
-    if leave "$n"; then
-      disarm
+    why=$(service why)
+    leave "$n"
+    w=$?
+    if [ $w = 0 ]; then
       service restart
-      fail service-failed "the client $e on generation $n; went back to $(current). $m"
+      left
+      disarm
+      fail service-failed "the client $e on generation $n; went back to $con. $why"
     fi
     # What could not be left now is the timer's to leave.
-    [ -f "$S/pending" ] || disarm
-    fail service-failed "the client $e on generation $n. $m"
+    [ $w = 2 ] || { left && disarm; }
+    fail service-failed "the client $e on generation $n. $why"
   fi
-  [ "$(get confirmed)" = "$n" ] || put pending "$n $(boot_id) started"
-  ok true "generation $n runs, $2 s to be confirmed" "$m"
+  [ "$con" = "$n" ] || put pending "$n $boot started $until"
+  ok true "generation $n runs, $secs s to be confirmed"
 }
 
-# N
+# N|DIGEST
 confirm() {
-  lock
-  n=$(number "$1")
-  m="\"generation\":$n,\"digest\":\"$(intact "$n")\""
-  c=$(current)
-  [ "$c" = "$n" ] || fail not-current "generation $c is current, not $n: the site went back by itself"
-  was=$(get confirmed)
-  [ "$was" = "$n" ] && [ ! -f "$S/pending" ] && ok false "generation $n was confirmed before" "$m"
-  if [ "$was" != "$n" ]; then
-    [ "$was" -eq 0 ] || put previous "$was"
+  meant "$1"
+  [ "$cur" = "$n" ] || fail not-current "generation $cur is current, not $n: the site went back by itself"
+  [ "$con" = "$n" ] && [ ! -f "$S/pending" ] && ok false "generation $n was confirmed before"
+  if [ "$con" != "$n" ]; then
+    [ "$con" -eq 0 ] || put previous "$con"
     put confirmed "$n" || fail no-space "cannot write below $S"
   fi
-  rm -f "$S/pending"
+  left
   disarm
   prune
-  ok true "generation $n is confirmed" "$m"
+  ok true "generation $n is confirmed"
 }
 
-# N: leave generation N
+# [N]: leave generation N; without a number what is on probation, else what is current, but never twice
 revert() {
   lock
-  n=$(number "${1:-$(current)}")
-  [ "$(current)" = "$n" ] || [ "$(get pending)" = "$n" ] ||
-    ok false "generation $n is not current" "\"generation\":$(current)"
-  if [ "$(get confirmed)" = "$n" ]; then
-    [ -n "$(intact "$(get previous)")" ] || fail no-previous "no generation before $n is left"
+  show_line ""
+  num "${1:-$pen}"
+  n=$num
+  if [ "$n" = 0 ]; then
+    n=$cur
+    [ "$rev" = 0 ] || [ "$rev" = "$cur" ] || ok false "went back from generation $rev to $cur before"
+  fi
+  [ "$n" != 0 ] || fail no-previous "no generation is current"
+  if [ "$cur" != "$n" ] && [ "$pen" != "$n" ]; then
+    n=$cur
+    ok false "generation $num is not current"
+  fi
+  if [ "$con" = "$n" ] && [ "$prv" != "$n" ]; then
+    whole "$prv" || { h= && fail no-previous "no generation before $n is left"; }
+    boot_id
     # From here on a power cut ends in the generation before, as if this one had been on probation.
-    if ! put pending "$n $(boot_id) left" || ! put confirmed "$(get previous)"; then
+    if ! put pending "$n $boot left 0" || ! put confirmed "$prv"; then
       fail no-space "cannot write below $S"
     fi
     rm -f "$S/previous"
   fi
   leave "$n"
   case $? in
-    1) fail no-previous "no confirmed generation to go back to" ;;
+    1) left && fail no-previous "no confirmed generation to go back to" ;;
     2) fail unwritable "cannot go back from generation $n: $(disk)" ;;
   esac
+  service restart || fail service-failed "the client did not start on generation $con"
+  left
   disarm
-  service restart || fail service-failed "the client did not start on generation $(current)"
-  ok true "went back from generation $n to $(current)" "\"generation\":$(current)"
+  num=$n
+  n=$con
+  whole "$n"
+  ok true "went back from generation $num to $con"
 }
 
-# N: called by the timer
-deadman() {
+# N | DIGEST | epoch E | old: remove generations that are no longer needed
+forget() {
   lock
-  [ "$(get pending)" = "$1" ] || exit 0
-  leave "$1" && service restart
+  show_line ""
+  h=
+  gone=
+  used=
+  num "$1"
+  for g in $gens; do
+    case $1 in
+      old) ;;
+      epoch)
+        read -r facts <"$G/$g/facts" || facts=
+        case $facts in *"\"epoch\":$2,"* | *"\"epoch\":$2}"*) ;; *) continue ;; esac
+        ;;
+      *)
+        whole "$g"
+        [ "$g" = "$num" ] || [ "$h" = "$1" ] || continue
+        ;;
+    esac
+    w=
+    [ "$g" = "$prv" ] && [ "$g" != "$num" ] && w="the way back; forget it by its number"
+    [ "$g" = "$pen" ] && w="on probation"
+    [ "$g" = "$con" ] && w="the confirmed one"
+    [ "$g" = "$cur" ] && w="current"
+    if [ -n "$w" ]; then
+      [ "$1" = old ] || used="$used${used:+; }generation $g is $w"
+      continue
+    fi
+    # The numbers of what is gone are given out again.
+    [ "$g" != "$prv" ] || rm -f "$S/previous"
+    [ "$g" != "$rev" ] || rm -f "$S/reverted"
+    drop "$g" || fail unwritable "cannot remove generation $g: $(disk)"
+    gone="$gone${gone:+,}$g"
+  done
+  h=
+  more=",\"forgotten\":[$gone]"
+  [ -z "$gone" ] || flush "$G"
+  [ -n "$gone" ] && w=true || w=false
+  [ -z "$used" ] || receipt false $w in-use "not forgotten: $used"
+  ok $w "${gone:+removed generation $gone}"
+}
+
+# N: called by the timer. The probation may have been prolonged since.
+deadman() {
+  while state && [ "$pen" = "$1" ]; do
+    uptime
+    if [ "$until" -gt "$now" ]; then
+      sleep $((until - now))
+      continue
+    fi
+    lock 600
+    uptime
+    [ "$pen" = "$1" ] && [ "$until" -le "$now" ] || exit 0
+    leave "$1"
+    case $? in
+      0) service restart && left ;;
+      1) left ;;
+    esac
+    exit 0
+  done
 }
 
 # called before the client starts: a power cut took the timer with it
 guard() {
-  read -r n b _ <"$S/pending" || exit 0
-  [ "$b" = "$(boot_id)" ] || leave "$n"
+  state
+  [ "$pen" != 0 ] || exit 0
+  boot_id
+  [ "$pboot" = "$boot" ] && exit 0
+  leave "$pen"
+  [ $? = 2 ] || left
 }
 
 case $verb in
-  show | stage | activate | confirm | revert | deadman | guard)
-    shift
+  show | stage | activate | confirm | revert | forget | deadman | guard)
+    [ $# = 0 ] || shift
     "$verb" "$@"
     ;;
   *) fail unknown-verb "$verb?" ;;

@@ -61,12 +61,17 @@ def test_the_archive_is_sorted_timeless_and_closed(key: SiteKey) -> None:
         "agent.sh",
         "ca.crt",
         "client.conf",
+        "facts",
+        "init.sh",
+        "openrc.sh",
         "psk.key",
         "site.crt",
         "site.key",
         "unit.conf",
     }
-    assert {(entry.mtime, entry.uid, entry.gid, entry.mode, entry.uname) for entry in entries} == {(0, 0, 0, 0o600, "")}
+    assert {(entry.mtime, entry.uid, entry.gid, entry.uname) for entry in entries} == {(0, 0, 0, "")}
+    assert {entry.name for entry in entries if entry.mode != 0o600} == {"init.sh", "openrc.sh"}
+    assert {entry.mode for entry in entries} == {0o600, 0o700}
     assert hashlib.sha256(text.encode()).hexdigest() == bundle.digest
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ BUNDLE = Bundle(site="site-0001", epoch=1, digest="d" * 64, archive=b"archive", 
 def shown(**changes: Any) -> dict[str, Any]:
     held = {"generation": 4, "digest": "d" * 64, "intact": True}
     state: dict[str, Any] = {
-        "agent": 1,
+        "agent": 2,
+        "reverted": 0,
+        "previous": 0,
         "ok": True,
         "changed": False,
         "generations": [held],
@@ -39,53 +42,109 @@ def shown(**changes: Any) -> dict[str, Any]:
     return {**state, **changes}
 
 
-def play(verb: str, state: dict[str, Any], *, dry_run: bool = False) -> tuple[Any, list[tuple[str, ...]]]:
-    asked: list[tuple[str, ...]] = []
+def play(
+    verb: str, state: dict[str, Any], *, dry_run: bool = False, generation: str = "", texts: bool = False
+) -> tuple[Any, list[str]]:
+    asked: list[str] = []
 
-    def ask(*words: str, stdin: bytes = b"") -> dict[str, Any]:
-        asked.append((*words, f"{len(stdin)} bytes"))
-        if words[0] == "show":
-            return state
-        return {"agent": 1, "ok": True, "changed": True, "digest": "d" * 64, "generation": 4, "verb": words[0]}
+    def ask(*words: str, bundle: bytes = b"") -> dict[str, Any]:
+        asked.append(" ".join((*words, bundle.decode())).strip())
+        return {**state, "verb": words[0]}
 
     order = d.Order(target=TARGET, verb=verb, bundle=BUNDLE, deadman_seconds=90, dry_run=dry_run)
+    order = dataclasses.replace(order, generation=generation, texts=texts)
     return d._dispatch(order=order, ask=ask), asked
 
 
+D = "d" * 64
+
+
 @pytest.mark.parametrize(
-    ("verb", "state", "asked", "changed"),
+    ("verb", "more", "asked"),
     [
-        ("stage", shown(generations=[]), ("stage", "d" * 64, "7 bytes"), True),
-        ("stage", shown(), None, False),
-        ("stage", shown(generations=DAMAGED), ("stage", "d" * 64, "7 bytes"), True),
-        ("activate", shown(), None, False),
-        ("activate", shown(current=3), ("activate", "4", "90", "0 bytes"), True),
-        ("activate", shown(confirmed=3, pending=4), ("activate", "4", "90", "0 bytes"), True),
-        ("activate", shown(service="inactive"), ("activate", "4", "90", "0 bytes"), True),
-        ("activate", shown(enabled=False), ("activate", "4", "90", "0 bytes"), True),
-        ("activate", shown(links=False), ("activate", "4", "90", "0 bytes"), True),
-        ("confirm", shown(confirmed=3), ("confirm", "4", "0 bytes"), True),
-        ("revert", shown(), ("revert", "4", "0 bytes"), True),
-        ("revert", shown(current=3, confirmed=3, pending=4), ("revert", "4", "0 bytes"), True),
-        ("show", shown(), None, False),
+        ("show", {}, "show"),
+        ("stage", {}, f"stage {D} archive"),
+        ("stage", {"texts": True}, f"stage {D} texts archive"),
+        ("activate", {}, f"activate {D} 90"),
+        ("confirm", {}, f"confirm {D}"),
+        ("revert", {}, "revert"),
+        ("revert", {"generation": "4"}, "revert 4"),
+        ("forget", {}, "forget old"),
+        ("forget", {"generation": "3"}, "forget 3"),
+        ("forget", {"generation": "epoch 2"}, "forget epoch 2"),
     ],
 )
-def test_only_what_is_needed_is_asked(
-    verb: str, state: dict[str, Any], asked: tuple[str, ...] | None, *, changed: bool
+def test_every_verb_is_one_exchange(verb: str, more: dict[str, Any], asked: str) -> None:
+    changed = shown(changed=True, digest=D, generation=4)
+    result, words = play(verb, changed, **more)
+    assert (result.ok, result.changed, words) == (True, True, [asked])
+
+
+OLD = {"generation": 2, "digest": "2" * 64, "intact": True, "facts": {"epoch": 1}}
+OLDER = {"generation": 1, "digest": "1" * 64, "intact": True, "facts": {"epoch": 1}}
+THREE = shown(generations=[*shown()["generations"], OLD, OLDER], previous=2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "more", "message"),
+    [
+        ("stage", shown(generations=[]), {}, "would send bundle dddddddddddd, 7 bytes, key epoch 1"),
+        ("stage", shown(generations=DAMAGED), {}, "would send bundle dddddddddddd, 7 bytes, key epoch 1"),
+        ("stage", shown(), {}, ""),
+        ("activate", shown(), {}, ""),
+        ("activate", shown(current=3), {}, "would activate generation 4, 90 s to be confirmed"),
+        ("activate", shown(confirmed=3, pending=4), {}, "would activate generation 4, 90 s to be confirmed"),
+        ("activate", shown(service="inactive"), {}, "would activate generation 4, 90 s to be confirmed"),
+        ("activate", shown(enabled=False), {}, "would activate generation 4, 90 s to be confirmed"),
+        ("activate", shown(links=False), {}, "would activate generation 4, 90 s to be confirmed"),
+        ("activate", shown(generations=[]), {}, "would activate bundle dddddddddddd once it is staged"),
+        ("confirm", shown(confirmed=3), {}, "would confirm generation 4"),
+        ("confirm", shown(), {}, ""),
+        ("revert", shown(), {}, "would go back from generation 4"),
+        ("revert", shown(current=3, confirmed=3, pending=4), {}, "would go back from generation 4"),
+        ("revert", shown(current=3, confirmed=3, reverted=4), {}, ""),
+        ("revert", shown(), {"generation": "3"}, ""),
+        ("forget", THREE, {}, "would forget generation 1"),
+        ("forget", THREE, {"generation": "epoch 1"}, "would forget generation 1"),
+        ("forget", THREE, {"generation": "2"}, "would forget generation 2"),
+        ("forget", THREE, {"generation": "1" * 64}, "would forget generation 1"),
+        ("forget", THREE, {"generation": "4"}, ""),
+    ],
+)
+def test_a_dry_run_only_looks_and_says_what_would_be(
+    verb: str, state: dict[str, Any], more: dict[str, Any], message: str
 ) -> None:
-    result, words = play(verb, state)
-    assert (result.ok, result.changed) == (True, changed)
-    assert words == [("show", "0 bytes"), *([asked] if asked else [])]
-    dry, words = play(verb, state, dry_run=True)
-    assert (dry.ok, dry.changed) == (True, changed)
-    assert words == [("show", "0 bytes")]
+    result, words = play(verb, state, dry_run=True, **more)
+    assert (result.ok, result.changed, words) == (True, bool(message), ["show"])
+    if message:
+        assert result.message == message
 
 
-@pytest.mark.parametrize("verb", ["activate", "confirm"])
-def test_what_is_not_there_cannot_be_activated(verb: str) -> None:
-    result, _ = play(verb, shown(generations=[]))
-    assert (result.ok, result.reason) == (False, "not-staged")
-    assert play(verb, shown(generations=[]), dry_run=True)[0].changed is True
+def test_a_bundle_that_is_held_already_is_told_with_what_is_left_to_do() -> None:
+    held, _ = play("stage", shown(digest=D, generation=4))
+    assert (held.changed, held.message) == (False, "generation 4 holds bundle dddddddddddd")
+    held, _ = play("stage", shown(digest=D, generation=4, confirmed=0))
+    assert held.message.endswith(", not active, enabled and confirmed yet")
+
+
+def test_another_digest_than_was_sent_is_no_success() -> None:
+    with pytest.raises(d.ReceiptError, match=f"read back digest other, sent {D}"):
+        play("stage", shown(digest="other", changed=True))
+
+
+def test_the_bundle_is_given_only_to_a_site_that_asks_for_it() -> None:
+    assert d._reply(line=b"Welcome to SPOKEWRIGHT-WANT", bundle=b"secret") is None
+    assert d._reply(line=b'SPOKEWRIGHT-SHOW {"generations":[]}', bundle=b"secret") is None
+    assert d._reply(line=b'SPOKEWRIGHT-RECEIPT {"ok":true}\r', bundle=b"secret") == b""
+    assert d._reply(line=b"SPOKEWRIGHT-WANT\r", bundle=b"secret") == b"secret"
+
+
+def test_what_was_done_since_outweighs_what_was_shown() -> None:
+    out = (
+        b'hello\r\nSPOKEWRIGHT-SHOW {"current":1,"init":"sysv"}\r\n\nSPOKEWRIGHT-RECEIPT {"agent":2,"current":2}\r\nbye'
+    )
+    receipt = d.read_receipt(site="x", answer=Answer(exit_status=0, stdout=out, stderr=b"", seconds=0))
+    assert receipt == {"agent": 2, "current": 2, "init": "sysv"}
 
 
 def test_the_current_one_is_meant_when_two_generations_are_alike() -> None:
@@ -100,7 +159,7 @@ def test_the_current_one_is_meant_when_two_generations_are_alike() -> None:
         (b"", "0 receipts came back, exit status 127, it said 'sh: not found'"),
         (b"SPOKEWRIGHT-RECEIPT {]\n", "its receipt is no JSON"),
         (b'SPOKEWRIGHT-RECEIPT {"agent":99}\n', "of another version of the agent"),
-        (b'SPOKEWRIGHT-RECEIPT {"agent":1}\nSPOKEWRIGHT-RECEIPT {"agent":1}\n', "2 receipts came back"),
+        (b'SPOKEWRIGHT-RECEIPT {"agent":2}\nSPOKEWRIGHT-RECEIPT {"agent":2}\n', "2 receipts came back"),
     ],
 )
 def test_an_answer_that_is_no_receipt_is_told_as_such(out: bytes, says: str) -> None:
@@ -109,8 +168,8 @@ def test_an_answer_that_is_no_receipt_is_told_as_such(out: bytes, says: str) -> 
 
 
 def test_bytes_that_are_no_text_do_not_break_a_receipt() -> None:
-    line = b'\xff\xfe hello\nSPOKEWRIGHT-RECEIPT {"agent":1,"message":"\xff"}\n'
-    assert d.read_receipt(site="x", answer=Answer(exit_status=0, stdout=line, stderr=b"", seconds=0))["agent"] == 1
+    line = b'\xff\xfe hello\nSPOKEWRIGHT-RECEIPT {"agent":2,"message":"\xff"}\n'
+    assert d.read_receipt(site="x", answer=Answer(exit_status=0, stdout=line, stderr=b"", seconds=0))["agent"] == 2
 
 
 def test_another_user_than_root_goes_through_sudo_without_a_prompt() -> None:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport im
 AGENT = bundles.ROLE / "files" / "site-agent.sh"
 UNIT = "openvpn-client@spokewright.service"
 # What a kill may come between.
-STEPS = ("mkdir", "mv", "ln", "rm", "tar", "sync", "sha256sum", "chmod", "systemctl", "systemd-run", "cmp", "readlink")
+STEPS = ("mkdir", "mv", "ln", "rm", "tar", "sync", "sha256sum", "systemctl", "systemd-run", "cmp", "readlink", "flock")
 
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"{home}/calls"
 case $1 in
-  is-active) [ -f "{home}/active" ] && echo active || {{ echo inactive; exit 3; }} ;;
-  is-enabled) [ -f "{home}/enabled" ] && echo enabled || {{ echo disabled; exit 1; }} ;;
+  show)
+    [ -f "{home}/active" ] && echo ActiveState=active || echo ActiveState=inactive
+    [ -f "{home}/enabled" ] && echo UnitFileState=enabled || echo UnitFileState=disabled
+    ;;
   enable) [ ! -f "{home}/cannot-enable" ] && touch "{home}/enabled" || exit 1 ;;
   restart)
     rm -f "{home}/active"
@@ -42,6 +45,20 @@ esac
 exit 0
 """
 
+# Stands for the real one of a site without systemd.
+INIT = """#!/bin/sh
+home=${SPOKEWRIGHT_ROOT%/root}
+echo "init $*" >>"$home/calls"
+case $1 in
+  status) [ -f "$home/active" ] ;;
+  restart)
+    rm -f "$home/active"
+    grep -q broken "$SPOKEWRIGHT_ROOT/etc/spokewright/current/client.conf" && exit 1
+    touch "$home/active"
+    ;;
+esac
+"""
+
 
 class Site:
     """A root directory that takes the place of a site's."""
@@ -49,6 +66,7 @@ class Site:
     def __init__(self, home: Path, shell: str) -> None:
         self.home, self.root, self.bin = home, home / "root", home / "bin"
         (self.root / "etc").mkdir(parents=True)
+        (self.root / "run/systemd/system").mkdir(parents=True)
         self.bin.mkdir()
         self.tool("systemctl", SYSTEMCTL.format(home=home, root=self.root))
         self.tool("systemd-run", f'#!/bin/sh\necho "systemd-run $*" >>"{home}/calls"\n')
@@ -102,24 +120,27 @@ class Site:
         return self.root / "etc/spokewright"
 
 
-def make(text: str) -> bundles.Bundle:
+def make(text: str, *, epoch: int = 1) -> bundles.Bundle:
     files = {
         "client.conf": text,
         "unit.conf": f"[Service]\n# {text}\n",
         "agent.sh": AGENT.read_text(),
         "site.key": f"SECRET {text}\n",
+        "facts": bundles.facts_line(epoch=epoch, kid="00ff", psk_fingerprint="SHA256:aa/b+c="),
+        "init.sh": INIT,
+        "openrc.sh": INIT,
     }
     manifest = bundles.manifest_of(files=files)
     return bundles.Bundle(
         site="site-0001",
-        epoch=1,
+        epoch=epoch,
         digest=hashlib.sha256(manifest.encode()).hexdigest(),
         archive=bundles._tar({**files, "MANIFEST": manifest}),
         manifest=manifest,
     )
 
 
-ONE, TWO, THREE = make('one "quoted" \\ back\n\ttab\n'), make("two\n"), make("three\n")
+ONE, TWO, THREE = make('one "quoted" \\ back\n\ttab\n'), make("two\n"), make("three\n", epoch=2)
 
 
 @pytest.fixture(params=["dash", "bash", "busybox"])
@@ -133,6 +154,18 @@ def cut_power(site: Site) -> None:
     if pending.exists():
         pending.write_text(f"{pending.read_text().split()[0]} another-boot started\n")
     site.start("guard")
+
+
+def time_is_up(site: Site) -> None:
+    """The probation has lasted its seconds."""
+    pending = site.base / "state/pending"
+    if pending.exists():
+        pending.write_text(" ".join([*pending.read_text().split()[:3], "0"]) + "\n")
+
+
+def fire(site: Site, number: str) -> None:
+    time_is_up(site)
+    site.start("deadman", number)
 
 
 def settle(site: Site, bundle: bundles.Bundle) -> int:
@@ -212,7 +245,7 @@ def test_the_dead_man_goes_back_to_what_was_confirmed(site: Site) -> None:
     site.stage(TWO)
     site.run("activate", "2", "60")
     site.forget_calls()
-    site.start("deadman", "2")
+    fire(site, "2")
     shown = site.run("show")
     assert (shown["current"], shown["confirmed"], shown["pending"], shown["reverted"]) == (1, 1, 0, 2)
     assert f"restart {UNIT}" in site.calls()
@@ -224,7 +257,7 @@ def test_the_dead_man_goes_back_to_what_was_confirmed(site: Site) -> None:
 def test_the_dead_man_leaves_a_first_generation_running(site: Site) -> None:
     site.stage(ONE)
     site.run("activate", "1", "60")
-    site.start("deadman", "1")
+    fire(site, "1")
     shown = site.run("show")
     assert (shown["current"], shown["pending"], shown["service"]) == (1, 0, "active")
     assert site.run("activate", "1", "60")["ok"]
@@ -235,7 +268,7 @@ def test_a_dead_man_that_fires_after_confirm_does_nothing(site: Site) -> None:
     settle(site, ONE)
     settle(site, TWO)
     site.forget_calls()
-    site.start("deadman", "2")
+    fire(site, "2")
     assert site.run("show")["current"] == 2
     assert not [call for call in site.calls() if call.startswith("restart")]
 
@@ -297,7 +330,7 @@ def test_a_site_that_cannot_go_back_now_does_so_later(site: Site) -> None:
     site.run("activate", "2", "60")
     # A file system that has become read-only lets no link be made.
     site.tool("ln", "#!/bin/sh\nexit 1\n")
-    site.start("deadman", "2")
+    fire(site, "2")
     shown = site.run("show")
     assert (shown["current"], shown["pending"]) == (2, 2)
     refused = site.run("revert", "2")
@@ -372,10 +405,11 @@ def test_without_flock_the_lock_of_a_dead_process_does_not_block(tmp_path: Path)
     (tmp_path / "busybox/flock").unlink(missing_ok=True)
     dead = subprocess.run(["sh", "-c", "echo $$"], check=True, capture_output=True, text=True).stdout.strip()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    for owner in (f"{dead} {boot}\n", "1 another-boot\n"):
+    site.stage(ONE)
+    for verb, owner in (("activate", f"{dead} {boot}\n"), ("confirm", "1 another-boot\n")):
         (site.base / "state/lock.d").mkdir(parents=True)
         (site.base / "state/lock.d/owner").write_text(owner)
-        assert site.stage(ONE)["ok"]
+        assert site.run(verb, "1")["changed"] is True
         assert not (site.base / "state/lock.d").exists()
 
 
@@ -408,6 +442,8 @@ def test_a_power_cut_at_any_step_of_going_back_ends_on_the_confirmed_generation(
     calm.stage(make("broken\n") if verb == "activate" else TWO)
     if verb != "activate":
         calm.run("activate", "2", "60")
+    if verb == "deadman":
+        time_is_up(calm)
     if verb == "guard":
         (calm.base / "state/pending").write_text("2 another-boot started\n")
     if verb == "revert":
@@ -425,7 +461,7 @@ def test_a_power_cut_at_any_step_of_going_back_ends_on_the_confirmed_generation(
     pytest.fail("the verb never ended by itself")
 
 
-@pytest.mark.parametrize("verb", ["stage", "activate", "confirm", "revert"])
+@pytest.mark.parametrize("verb", ["stage", "activate", "confirm", "revert", "forget"])
 def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: Path, verb: str) -> None:
     calm = Site(tmp_path / "calm", "dash")
     settle(calm, ONE)
@@ -435,7 +471,14 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: 
         calm.run("activate", "2", "60")
     if verb == "revert":
         calm.run("confirm", "2")
-    words = {"stage": ("stage", TWO.digest), "activate": ("activate", "2", "60")}.get(verb, (verb, "2"))
+    if verb == "forget":
+        settle(calm, TWO)
+    words = {
+        "stage": ("stage", TWO.digest),
+        "activate": ("activate", "2", "60"),
+        "revert": ("revert",),
+        "forget": ("forget", "1"),
+    }.get(verb, (verb, "2"))
     stdin = TWO.archive if verb == "stage" else b""
     for step in range(1, 80):
         site, killed = killed_at(calm, tmp_path / f"step-{step}", step, *words, stdin=stdin)
@@ -447,35 +490,258 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: 
         if verb == "revert":
             shown = site.run("show")
             assert (shown["current"], shown["pending"], shown["service"]) == (1, 0, "active"), step
+            assert site.run("revert")["current"] == 1, step
+        elif verb == "forget":
+            assert (generations(site), again["previous"]) == (["2"], 0), step
         else:
             assert site.run("activate", "2", "60")["ok"], step
             assert site.run("confirm", "2")["ok"], step
             assert site.run("show")["current"] == site.run("show")["confirmed"] == 2, step
-        assert not list(site.base.rglob(".incoming*")) or verb != "stage"
+        assert not list(site.base.rglob(".[io][nl][cd]*")), step
         if not killed:
-            assert step > 5
+            assert step > (3 if verb == "forget" else 5)
             return
     pytest.fail("the verb never ended by itself")
 
 
 def test_the_command_fits_where_dropbear_is_the_server() -> None:
-    command = delivery.command(user="root", words=("stage", "0" * 64))
-    assert len(command) < 9000
-    assert "\n#" not in command
+    assert len(delivery.command(user="somebody", words=("stage", "0" * 64, "texts"))) < 1000
 
 
-def test_the_command_survives_the_login_shell(tmp_path: Path) -> None:
-    for shell in (["bash", "-c"], ["dash", "-c"], ["busybox", "ash", "-c"]):
-        site = Site(tmp_path / "-".join(shell), "dash")
-        ran = subprocess.run(
-            [*shell, delivery.command(user="root", words=("stage", ONE.digest))],
-            check=False,
-            input=ONE.archive,
-            capture_output=True,
-            env={"SPOKEWRIGHT_ROOT": str(site.root), "SPOKEWRIGHT_PATH": site.path, "PATH": os.environ["PATH"]},
-        )
-        answer = Answer(exit_status=ran.returncode, stdout=b"Welcome!\n" + ran.stdout, stderr=b"", seconds=0)
-        assert delivery.read_receipt(site="x", answer=answer)["generation"] == 1
+SHELLS = (["bash", "-c"], ["dash", "-c"], ["busybox", "ash", "-c"])
+
+
+def log_in(site: Site, shell: list[str], *words: str, stdin: bytes, path: str = os.environ["PATH"]) -> bytes:
+    return subprocess.run(
+        [*shell, delivery.command(user="root", words=words)],
+        check=False,
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        env={"SPOKEWRIGHT_ROOT": str(site.root), "SPOKEWRIGHT_PATH": site.path, "PATH": path},
+    ).stdout
+
+
+def read(out: bytes) -> dict[str, Any]:
+    return delivery.read_receipt(site="x", answer=Answer(exit_status=0, stdout=out, stderr=b"", seconds=0))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_agent_and_bundle_arrive_on_standard_input_whatever_the_login_shell(tmp_path: Path, shell: list[str]) -> None:
+    site = Site(tmp_path, "dash")
+    out = log_in(site, shell, "stage", ONE.digest, stdin=delivery.agent_bytes() + ONE.archive)
+    noisy = b"Welcome!\r\n" + out.replace(b"\n", b"\r\n") + b"logout\r\n"
+    for one in (out, noisy):
+        receipt = read(one)
+        assert (receipt["generation"], receipt["changed"], receipt["installed"]) == (1, True, True)
+    assert out.count(delivery.WANT) == 1
+    assert delivery.WANT not in log_in(site, shell, "stage", ONE.digest, stdin=delivery.agent_bytes())
+    assert read(log_in(site, shell, "confirm", ONE.digest, stdin=delivery.agent_bytes()))["reason"] == "not-current"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_agent_of_which_a_part_is_missing_is_not_run(tmp_path: Path, shell: list[str]) -> None:
+    site = Site(tmp_path, "dash")
+    whole = delivery.agent_bytes()
+    for part in (b"", whole[:100], whole[:-1], whole[1:], whole[3000:] + ONE.archive):
+        receipt = read(log_in(site, shell, "stage", ONE.digest, stdin=part))
+        assert receipt["reason"] == "incomplete"
+        assert "does something in the login on this site read standard input?" in receipt["message"]
+    assert not site.base.exists()
+
+
+def test_a_dd_without_fullblock_is_enough(tmp_path: Path) -> None:
+    site = Site(tmp_path, "dash")
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "dd").write_text('#!/bin/sh\ncase "$*" in *fullblock*) exit 1 ;; esac\nexec /usr/bin/dd "$@"\n')
+    (old / "dd").chmod(0o755)
+    out = log_in(
+        site,
+        ["dash", "-c"],
+        "stage",
+        ONE.digest,
+        stdin=delivery.agent_bytes() + ONE.archive,
+        path=f"{old}:{os.environ['PATH']}",
+    )
+    assert read(out)["generation"] == 1
+
+
+def processes(site: Site, *words: str, stdin: bytes = b"") -> list[str]:
+    """The programs a verb starts."""
+    log = site.home / "started"
+    log.unlink(missing_ok=True)
+    counters = site.home / "counters"
+    counters.mkdir(exist_ok=True)
+    for directory in reversed(site.path.split(":")):
+        for program in Path(directory).iterdir() if Path(directory).is_dir() else ():
+            if program.name in {"test", "[", "printf", "echo", "kill", "true", "false", "sh"}:
+                continue
+            counter = counters / program.name
+            counter.unlink(missing_ok=True)
+            counter.write_text(f'#!/bin/sh\necho {program.name} >>"{log}"\nexec "{program}" "$@"\n')
+            counter.chmod(0o755)
+    plain, site.path = site.path, str(counters)
+    assert site.run(*words, stdin=stdin)["ok"]
+    site.path = plain
+    return log.read_text().split() if log.exists() else []
+
+
+def test_a_bundle_costs_a_site_few_processes(tmp_path: Path) -> None:
+    site = Site(tmp_path, "dash")
+    site.stage(TWO)
+    (site.base / "generations/1").rename(tmp_path / "away")
+    began = processes(site, "stage", ONE.digest, stdin=ONE.archive)
+    assert began == ["mkdir", "tar", "sync", "sha256sum", "mv", "sync"]
+    assert processes(site, "stage", ONE.digest) == ["sha256sum", "systemctl"]
+    again = processes(site, "stage", TWO.digest, stdin=TWO.archive)
+    assert again == ["sha256sum", "mkdir", "tar", "sync", "sha256sum", "mv", "sync"]
+
+
+def generations(site: Site) -> list[str]:
+    return sorted(path.name for path in (site.base / "generations").iterdir())
+
+
+def test_show_tells_the_key_of_each_generation_and_what_the_site_has(site: Site) -> None:
+    settle(site, ONE)
+    site.stage(THREE)
+    shown = site.run("show")
+    facts = {"kid": "00ff", "psk_fingerprint": "SHA256:aa/b+c="}
+    assert [one["facts"] for one in shown["generations"]] == [{"epoch": 1, **facts}, {"epoch": 2, **facts}]
+    assert shown["init"] == "systemd"
+    assert shown["free_kb"] > 0
+    assert "systemd-run" in shown["tools"]
+
+
+def test_forget_takes_what_is_old_and_leaves_what_is_needed(site: Site) -> None:
+    settle(site, ONE)
+    settle(site, TWO)
+    site.stage(THREE)
+    site.run("activate", "3", "60")
+    for number, why in (("2", "the confirmed one"), ("3", "current")):
+        refused = site.run("forget", number)
+        assert (refused["reason"], refused["changed"]) == ("in-use", False)
+        assert f"generation {number} is {why}" in refused["message"]
+    refused = site.run("forget", ONE.digest)
+    assert "generation 1 is the way back; forget it by its number" in refused["message"]
+    assert site.run("forget", "old")["changed"] is False
+    assert generations(site) == ["1", "2", "3"]
+    gone = site.run("forget", "1")
+    assert (gone["changed"], gone["forgotten"], gone["previous"]) == (True, [1], 0)
+    assert generations(site) == ["2", "3"]
+    again = site.run("forget", "1")
+    assert (again["ok"], again["changed"], again["forgotten"]) == (True, False, [])
+    fire(site, "3")
+    gone = site.run("forget", THREE.digest)
+    assert (gone["changed"], gone["forgotten"], gone["reverted"]) == (True, [3], 0)
+
+
+def test_forget_by_epoch_takes_a_key_that_leaked_off_the_site(site: Site) -> None:
+    for text in ("a\n", "b\n", "c\n"):
+        site.stage(make(text, epoch=int(text == "c\n") + 1))
+    site.run("activate", "3", "60")
+    assert site.run("forget", "epoch", "1")["forgotten"] == [1, 2]
+    refused = site.run("forget", "epoch", "2")
+    assert (refused["reason"], generations(site)) == ("in-use", ["3"])
+    assert not list(site.base.rglob(".old*"))
+
+
+def test_revert_goes_back_once(site: Site) -> None:
+    settle(site, ONE)
+    settle(site, TWO)
+    settle(site, THREE)
+    assert site.run("revert")["generation"] == 2
+    again = site.run("revert")
+    assert (again["changed"], again["current"]) == (False, 2)
+    assert again["message"] == "went back from generation 3 to 2 before"
+    assert site.run("activate", "3", "60")["changed"] is True
+    assert site.run("revert")["current"] == 2
+
+
+def test_a_probation_that_was_prolonged_is_not_cut_short_by_the_first_timer(site: Site) -> None:
+    settle(site, ONE)
+    site.stage(TWO)
+    site.run("activate", "2", "60")
+    time_is_up(site)
+    site.run("activate", "2", "2")
+    began = time.monotonic()
+    site.start("deadman", "2")
+    assert time.monotonic() - began > 1
+    assert site.run("show")["current"] == 1
+
+
+def without_systemd(site: Site, kind: str) -> None:
+    (site.root / "run/systemd/system").rmdir()
+    initd = site.root / "etc/init.d"
+    initd.mkdir()
+    log = f'echo "${{0##*/}} $*" >>"{site.home}/calls"'
+    for name, text in {
+        "update-rc.d": f'{log}; ln -s ../init.d/spokewright "{site.root}/etc/rc2.d/S01spokewright"',
+        "chkconfig": "exit 1",
+        "rc-service": f'{log}; shift; exec sh "{initd}/spokewright" "$@"',
+        "rc-update": f'{log}; mkdir -p "{site.root}/etc/runlevels/default"; : >"{site.root}/etc/runlevels/default/$2"',
+    }.items():
+        site.tool(name, f"#!/bin/sh\n{text}\n")
+    if kind == "openrc":
+        (site.root / "etc/runlevels").mkdir()
+    if kind.startswith("sysv"):
+        for level in range(7):
+            (site.root / f"etc/rc{level}.d").mkdir()
+        if kind == "sysv-links":
+            site.tool("update-rc.d", "#!/bin/sh\nexit 1\n")
+    if kind == "busybox-links":
+        (initd / "rcS").write_text("for i in /etc/init.d/S??* ;do $i start; done\n")
+    if kind == "busybox-line":
+        (site.root / "etc/inittab").write_text("::sysinit:/etc/init.d/rcS")
+
+
+@pytest.mark.parametrize("kind", ["openrc", "sysv", "sysv-links", "busybox-links", "busybox-line"])
+def test_the_whole_life_without_systemd(site: Site, kind: str) -> None:
+    without_systemd(site, kind)
+    assert site.run("show")["init"] == kind.split("-", maxsplit=1)[0]
+    site.stage(ONE)
+    shown = site.run("show")
+    assert (shown["enabled"], shown["links"], shown["service"]) == (False, False, "inactive")
+    assert site.run("activate", "1", "60")["changed"] is True
+    shown = site.run("show")
+    assert (shown["enabled"], shown["links"], shown["service"]) == (True, True, "active")
+    assert site.run("confirm", "1")["changed"] is True
+    assert delivery.settled(shown=site.run("show"), digest=ONE.digest)
+    site.forget_calls()
+    assert site.run("activate", "1", "60")["changed"] is False
+    assert not [call for call in site.calls() if "start" in call.split()[1]]
+    site.stage(make("broken\n"))
+    failed = site.run("activate", "2", "60")
+    assert failed["reason"] == "service-failed"
+    assert "did not start on generation 2; went back to 1" in failed["message"]
+    settle(site, TWO)
+    assert site.run("revert")["current"] == 1
+    assert site.run("show")["service"] == "active"
+    assert not any("systemctl" in call for call in site.calls())
+    script = "openrc.sh" if kind == "openrc" else "init.sh"
+    assert (site.root / "etc/init.d/spokewright").readlink() == site.base / "current" / script
+    if kind == "busybox-line":
+        line = f"::once:/bin/sh {site.root}/etc/init.d/spokewright start\n"
+        assert (site.root / "etc/inittab").read_text() == f"::sysinit:/etc/init.d/rcS\n{line}"
+
+
+def test_the_timer_without_systemd_goes_back_by_itself(site: Site) -> None:
+    without_systemd(site, "busybox-line")
+    settle(site, ONE)
+    site.stage(TWO)
+    assert site.run("activate", "2", "1")["ok"]
+    end = time.monotonic() + 20
+    while site.run("show")["pending"] and time.monotonic() < end:
+        time.sleep(0.2)
+    shown = site.run("show")
+    assert (shown["current"], shown["reverted"], shown["pending"]) == (1, 2, 0)
+
+
+def test_where_no_init_system_is_known_nothing_is_touched(site: Site) -> None:
+    (site.root / "run/systemd/system").rmdir()
+    site.stage(ONE)
+    assert site.run("activate", "1", "60")["reason"] == "no-service-manager"
+    assert site.run("show")["current"] == 0
 
 
 def test_the_archive_of_a_test_is_a_real_one() -> None:
