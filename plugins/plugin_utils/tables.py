@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
+LEDGER_FIELDS: t.Final = ("seq", "time", "who", "event", "site", "epoch", "reason")
+
 
 def table(*, head: t.Sequence[str], rows: t.Sequence[t.Sequence[str]]) -> str:
     """Left-aligned columns, two spaces apart."""
@@ -131,17 +133,12 @@ def ledger_table(entries: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     """The ledger's lines, oldest first."""
     rows = [
         [
-            str(one["seq"]),
-            one["time"],
-            one["who"],
-            one["event"],
-            one["site"] or "-",
-            str(one["epoch"] or "-"),
-            one["reason"] or "-",
+            # A damaged line is shown as far as it goes; `ledger verify` names it.
+            *(" ".join(str(one.get(field) or "-").split()) for field in LEDGER_FIELDS),
         ]
         for one in entries
     ]
-    return table(head=["SEQ", "TIME", "WHO", "EVENT", "SITE", "EPOCH", "REASON"], rows=rows)
+    return table(head=[field.upper() for field in LEDGER_FIELDS], rows=rows)
 
 
 def delivery_table(report: t.Mapping[str, t.Any]) -> str:

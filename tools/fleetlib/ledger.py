@@ -9,12 +9,15 @@ import json
 import sys
 import typing as t
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import ledger_table
 
 if t.TYPE_CHECKING:
     import argparse
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
 
 
 def add(verbs: t.Any, *, common: argparse.ArgumentParser, shape: argparse.ArgumentParser) -> None:
@@ -32,23 +35,31 @@ def add(verbs: t.Any, *, common: argparse.ArgumentParser, shape: argparse.Argume
 
 def verify_ledger(args: argparse.Namespace) -> bool:
     """Verify the chain; true when it is whole."""
-    store = open_store(load_fleet(plan_file=args.plan_file, require_host_keys=False).plan)
-    problems = store.ledger.verify()
-    count = len(list(store.ledger.entries())) if not problems else None
+    store = _store(args)
+    problems = store.verify()
+    count = sum(1 for _entry in store.ledger.entries())
     if args.format == "json":
         print(json.dumps({"whole": not problems, "lines": count, "problems": problems}, indent=2))
-    else:
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        print(f"{len(problems)} problems in the ledger" if problems else f"the ledger is whole: {count} lines")
+        return not problems
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    said = f"NOT whole, {len(problems)} problems" if problems else "whole, and the index says the same"
+    print(f"{store.ledger.path}: {count} lines, {said}")
     return not problems
 
 
 def show_ledger(args: argparse.Namespace) -> bool:
     """Print lines of the ledger."""
-    store = open_store(load_fleet(plan_file=args.plan_file, require_host_keys=False).plan)
-    entries = [one for one in store.ledger.entries() if args.site in {None, one["site"]}]
+    entries = [one for one in _store(args).ledger.entries() if args.site in {None, one.get("site")}]
     if args.last is not None:
         entries = entries[-args.last :] if args.last > 0 else []
     print(json.dumps(entries, indent=2) if args.format == "json" else ledger_table(entries))
     return True
+
+
+def _store(args: argparse.Namespace) -> KeyStore:
+    """A ledger that was never begun is no whole one."""
+    store = open_store(load_fleet(plan_file=args.plan_file, require_host_keys=False).plan)
+    if not store.path.is_dir():
+        raise FleetError(f"there is no key store at {store.path} yet, so there is no ledger. Run playbooks/site.yml.")
+    return store
