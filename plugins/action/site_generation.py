@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import typing as t
 from pathlib import Path
@@ -15,13 +16,19 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import Progress, SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import (
+    Circumstances,
+    ReportError,
+    report,
+    write_report,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_verbs import VERBS, check_generation
 
 if t.TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import Progress, SiteResult
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
 
-VERBS = ("show", "stage", "activate", "confirm", "revert")
 PROGRESS_SECONDS = 3.0
 
 display = Display()
@@ -30,7 +37,7 @@ display = Display()
 class ActionModule(ActionBase):
     """Entry point of spokewright.fleet.site_generation."""
 
-    _VALID_ARGS = frozenset(("plan", "sites", "verb", "deadman_seconds", "workers"))
+    _VALID_ARGS = frozenset(("plan", "sites", "verb", "generation", "deadman_seconds", "workers", "report"))
     _requires_connection = False
     _supports_check_mode = True
     _supports_async = False
@@ -43,34 +50,51 @@ class ActionModule(ActionBase):
                 "plan": {"type": "path", "required": True},
                 "verb": {"type": "str", "required": True, "choices": list(VERBS)},
                 "sites": {"type": "list", "elements": "str"},
+                "generation": {"type": "str", "default": ""},
                 "deadman_seconds": {"type": "int"},
                 "workers": {"type": "int", "default": 32},
+                "report": {"type": "path"},
             },
         )
         try:
-            from ansible_collections.spokewright.fleet.plugins.plugin_utils import site_run  # noqa: PLC0415
+            from ansible_collections.spokewright.fleet.plugins.plugin_utils import key_store, site_run, store_lock  # noqa: PLC0415
         except ImportError as exc:
             raise AnsibleActionFail(missing_required_lib(exc.name or "paramiko")) from exc
+        dry = self._task.check_mode
+        began = time.time()
         try:
+            check_generation(verb=args["verb"], generation=args["generation"])
             fleet = load_fleet(plan_file=Path(args["plan"]))
+            store = key_store.open_store(fleet.plan)
+            wanted = _wanted(fleet=fleet, asked=args["sites"], task_vars=task_vars or {})
             run = site_run.SiteRun(
                 fleet=fleet,
                 verb=args["verb"],
+                generation=args["generation"],
                 deadman_seconds=args["deadman_seconds"] or fleet.plan.policies.deadman_seconds,
-                dry_run=self._task.check_mode,
+                dry_run=dry,
+                store=store,
+                # A worker process ends with its task; the run that the lock belongs to is its parent.
+                owner=os.getppid(),
+                texts=self._task.diff,
             )
-            wanted = _wanted(fleet=fleet, asked=args["sites"], task_vars=task_vars or {})
-            results = fan_out(
-                sites=wanted,
-                work=run.one,
-                workers=args["workers"],
-                limit=run.timeouts.deadline,
-                on_progress=_Reporter(verb=args["verb"]),
-            )
+            results = run.carry_out(sites=wanted, workers=args["workers"], on_progress=_Reporter(verb=args["verb"]))
+            result.update(site_run.summary(results=results, began=run.began))
+            result["msg"] = _say(verb=args["verb"], results=results, dry_run=dry)
+            if args["report"] and not dry:
+                circumstances = Circumstances(
+                    fleet=fleet.plan.name, verb=args["verb"], began=began, ended=time.time(), by=store_lock.who()
+                )
+                keys = store.index(sites=list(results))
+                data = report(circumstances=circumstances, sites=result["sites"], keys=keys)
+                try:
+                    result["report"] = str(write_report(base=Path(args["report"]), data=data))
+                    result["msg"] += f". Report: {result['report']}"
+                except ReportError as exc:
+                    # The sites still want their verdicts.
+                    display.warning(str(exc))
         except FleetError as exc:
             raise AnsibleActionFail(str(exc)) from exc
-        result.update(site_run.summary(results=results, began=run.began))
-        result["msg"] = _say(verb=args["verb"], results=results, dry_run=self._task.check_mode)
         if self._task.diff and args["verb"] == "stage":
             result["diff"] = run.differences(results=results)
         return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_generation
-short_description: Look at, stage, activate, confirm or leave a generation on many sites at once
+short_description: Look at, stage, activate, confirm, leave or forget a generation on many sites at once
 version_added: 0.1.0
 author:
   - Spokewright maintainers (@spokewright)
@@ -17,7 +17,10 @@ description:
     pinned. A site needs a POSIX shell and no Python.
   - V(show) asks what a site holds. V(stage) puts the site's bundle beside what it runs, and sends it only when the site
     does not hold it yet. V(activate) makes it current, restarts the client and arms a dead-man timer. V(confirm)
-    disarms the timer. V(revert) goes back to the generation before.
+    disarms the timer. V(revert) goes back to the generation before. V(forget) removes an old generation from the
+    site's disk, and refuses the current one, the confirmed one and one on probation.
+  - A verb that changes sites takes the key store's lock, and writes down there what each site's key came to. A second
+    run meanwhile is refused and told who is at work and since when.
   - A site that fails is part of the result, never a failure of the task. Follow it with
     M(spokewright.fleet.site_verdict), which hands each site its own part.
   - Use it with C(run_once), in a play for the sites. Keys travel on the standard input of the SSH exchange and nowhere
@@ -31,11 +34,19 @@ options:
     description: What the sites are to do.
     type: str
     required: true
-    choices: [show, stage, activate, confirm, revert]
+    choices: [show, stage, activate, confirm, revert, forget]
   sites:
     description: Ids of the sites. Without it, the hosts that are left in the play.
     type: list
     elements: str
+  generation:
+    description:
+      - With O(verb=forget), what to remove. A generation's number or digest, V(epoch N) for those with the key of
+        that epoch, or V(old), as without it, for all that are neither current nor confirmed nor the way back. What is
+        staged and not active yet is among these.
+      - With O(verb=revert), the number of the generation to leave. Without it, the one on probation, else the current.
+    type: str
+    default: ""
   deadman_seconds:
     description:
       - With O(verb=activate), how long a site waits to be confirmed before it goes back by itself.
@@ -45,6 +56,13 @@ options:
     description: How many sites are talked to at the same time.
     type: int
     default: 32
+  report:
+    description:
+      - Where to keep what became of each site, without the ending. With V(reports/keys) it is written to
+        C(reports/keys-TIME.json) and C(reports/keys-TIME.txt), and C(reports/keys-latest.json) and
+        C(reports/keys-latest.txt) lead there.
+      - It holds fingerprints and no key. It is not written in check mode, and does not count as a change.
+    type: path
 attributes:
   check_mode:
     description: Only looks at the sites, and says what would travel where, by digest.
@@ -71,6 +89,14 @@ EXAMPLES = r"""
 - name: Fail the sites that could not be served
   spokewright.fleet.site_verdict:
     results: [staged]
+
+- name: Remove a generation from one site's disk
+  spokewright.fleet.site_generation:
+    plan: "{{ fleet_plan_file }}"
+    verb: forget
+    generation: 1
+    sites: [site-0003]
+  run_once: true
 """
 
 RETURN = r"""
@@ -122,4 +148,9 @@ activated:
   type: dict
   sample:
     site-0001: 1795445718.7
+report:
+  description: Path of the report as text, when one was asked for.
+  returned: when written
+  type: str
+  sample: /srv/fleet/reports/keys-20261123T174203Z.txt
 """
