@@ -55,9 +55,14 @@ def add(what: t.Any, *, common: argparse.ArgumentParser, shape: argparse.Argumen
             verb.add_argument(
                 "--deadman-seconds", type=_count, metavar="N", help="time to confirm (default: the plan's)"
             )
+        if name == "revert":
+            verb.add_argument("--generation", metavar="N", help="leave this one (default: the current one)")
         if name == "forget":
-            verb.add_argument("--generation", required=True, metavar="N", help="its number, or its digest")
-        verb.set_defaults(run=deliver, check=False, deadman_seconds=None, generation=None)
+            which = verb.add_mutually_exclusive_group(required=True)
+            which.add_argument("--generation", metavar="N", help="the one of this number or digest")
+            which.add_argument("--epoch", type=_count, metavar="N", help="those with the key of this epoch")
+            which.add_argument("--old", action="store_true", help="all that nothing needs any more")
+        verb.set_defaults(run=deliver, check=False, deadman_seconds=None, generation=None, epoch=None)
 
 
 def deliver(args: argparse.Namespace) -> bool:
@@ -75,7 +80,10 @@ def deliver(args: argparse.Namespace) -> bool:
         verb="show" if args.what == "status" else args.what,
         deadman_seconds=args.deadman_seconds or fleet.plan.policies.deadman_seconds,
         dry_run=args.check,
+        generation=args.generation or "",
         store=open_store(fleet.plan),
+        # Without any, `forget` means all old ones.
+        generation=f"epoch {args.epoch}" if args.epoch else args.generation or "",
     )
     shown = progress.Progress(what=args.what)
 
