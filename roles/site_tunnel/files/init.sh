@@ -57,6 +57,7 @@ start() {
   command -v setsid >/dev/null && own=setsid
   trap '' HUP
   # The keeper writes no number of its own: setsid may change it.
+  # shellcheck disable=SC2016 # the inner shell expands them
   $own sh -c 'echo $$ >"$1"; exec sh "$0" keep' "$current/init.sh" "$keeper" </dev/null >/dev/null 2>&1 &
   # A client that cannot read its configuration ends at once. The keeper goes on trying whatever we say here.
   sleep 1

@@ -92,7 +92,7 @@ look() {
     case $g in *[!0-9]*) continue ;; esac
     [ -d "$d" ] || continue
     gens="$gens $g"
-    [ "$g" -le $top ] || top=$g
+    [ "$g" -le "$top" ] || top=$g
   done
   [ -z "$gens" ] || sums=$nl$(cd "$G" && sha256sum [0-9]*/*)$nl
 }
@@ -137,7 +137,7 @@ show_line() {
   for g in $gens; do
     whole "$g" && w=true || w=false
     facts=
-    [ $w = false ] || read -r facts <"$G/$g/facts" || facts=
+    [ "$w" = false ] || read -r facts <"$G/$g/facts" || facts=
     list="$list${list:+,}{\"generation\":$g,\"digest\":\"$h\",\"intact\":$w${facts:+,\"facts\":$facts}}"
   done
   h=$hh
@@ -412,12 +412,12 @@ stage() {
   [ "$h" = "$1" ] || { h= && fail incomplete "what was read back from the disk is not what was sent"; }
   # No lock: -T renames to a free name or not at all. It is taken where mv cannot do that, or another run was faster.
   n=$((top + 1))
-  [ ! -e "$G/$n" ] && mv -T "$t" "$G/$n" || {
+  if [ -e "$G/$n" ] || ! mv -T "$t" "$G/$n"; then
     lock
     h=$1
     n=$((top + 1))
-    [ ! -e "$G/$n" ] && mv "$t" "$G/$n" || fail unwritable "cannot rename below $G: $(disk)"
-  }
+    if [ -e "$G/$n" ] || ! mv "$t" "$G/$n"; then fail unwritable "cannot rename below $G: $(disk)"; fi
+  fi
   flush "$G"
   ok true "staged as generation $n"
 }
@@ -444,7 +444,7 @@ activate() {
   uptime
   boot_id
   until=$((now + secs))
-  if [ "$cur" = "$n" ] && [ "$up" = active ] && [ $enabled = true ] && linked; then
+  if [ "$cur" = "$n" ] && [ "$up" = active ] && [ "$enabled" = true ] && linked; then
     [ "$con" != "$n" ] || { left && ok false "generation $n runs and is confirmed"; }
     [ "$pen" = "$n" ] && [ "$step" = started ] && put pending "$n $boot started $until" && {
       arm "$n" "$secs"
@@ -461,7 +461,7 @@ activate() {
   [ "$rev" = 0 ] || rm -f "$S/reverted"
   flip "$n" || fail unwritable "cannot make generation $n current: $(disk)"
   e=
-  [ $enabled = true ] || service enable >/dev/null || e="cannot be enabled"
+  [ "$enabled" = true ] || service enable >/dev/null || e="cannot be enabled"
   [ -n "$e" ] || service restart || e="did not start"
   if [ -n "$e" ]; then
     why=$(service why)
@@ -573,8 +573,8 @@ forget() {
   more=",\"forgotten\":[$gone]"
   [ -z "$gone" ] || flush "$G"
   [ -n "$gone" ] && w=true || w=false
-  [ -z "$used" ] || receipt false $w in-use "not forgotten: $used"
-  ok $w "${gone:+removed generation $gone}"
+  [ -z "$used" ] || receipt false "$w" in-use "not forgotten: $used"
+  ok "$w" "${gone:+removed generation $gone}"
 }
 
 # N: called by the timer. The probation may have been prolonged since.
