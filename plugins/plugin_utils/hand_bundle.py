@@ -22,7 +22,6 @@ BY_HAND_SECONDS: Final = 600
 
 TEXT: Final = """\
 Bundle for {site}, key epoch {epoch}.
-Digest {digest}
 
 It holds the site's private keys: whoever has this file can be this site.
 
@@ -33,20 +32,22 @@ On the site, as root, at a console. FILE is this archive, with its path:
     tar -xf FILE -C d
     sh d/agent.sh stage {digest} <FILE
 
-The last line it prints is a receipt with "ok":true and "generation":N. What runs is as it was until here. With that
-number for N:
+The last line it prints is the receipt, with "ok":true when it went well. Until here nothing runs differently.
 
-    sh d/agent.sh activate N {seconds}
+    sh d/agent.sh activate {digest} {seconds}
 
 starts the tunnel on the new files. Not confirmed within {seconds} seconds, the site goes back by itself to what it had
 confirmed before. When the tunnel is up:
 
-    sh d/agent.sh confirm N
+    sh d/agent.sh confirm {digest}
     rm -rf d FILE
 
-"sh d/agent.sh show" says at any time what the site holds. On the controller, once the site has a link again:
+"sh /etc/spokewright/current/agent.sh show" says at any time what the site holds. On the controller, once the site has a
+link again:
 
-    tools/fleet key status {site}
+    tools/fleet key stage {site}
+
+which finds the bundle there, sends nothing and enters it in the key store.
 """
 
 
