@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import typing as t
 
@@ -14,9 +15,6 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import delivery_table
 from fleetlib import progress
 from fleetlib.asked import asked_sites
-
-if t.TYPE_CHECKING:
-    import argparse
 
 VERBS: t.Final = {
     "status": "what each site holds and runs, asked over its out-of-band link",
@@ -80,7 +78,6 @@ def deliver(args: argparse.Namespace) -> bool:
         verb="show" if args.what == "status" else args.what,
         deadman_seconds=args.deadman_seconds or fleet.plan.policies.deadman_seconds,
         dry_run=args.check,
-        generation=args.generation or "",
         store=open_store(fleet.plan),
         # Without any, `forget` means all old ones.
         generation=f"epoch {args.epoch}" if args.epoch else args.generation or "",
@@ -113,7 +110,6 @@ def _said(report: t.Mapping[str, t.Any]) -> str:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of 1 or more")
+    return int(text)
