@@ -65,25 +65,25 @@ class Watch:
     processes: dict[tuple[str, bytes], int] = field(default_factory=dict)
     sweeps: int = 0
     too_big: list[str] = field(default_factory=list)
-    _hosts: dict[int, str] = field(default_factory=dict)
     _seen: set[tuple[str, str, int, bytes]] = field(default_factory=set)
     _known: dict[int, bytes] = field(default_factory=dict)
     _ended: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
-    _queue: int = -1
+    _queues: dict[int, str] = field(default_factory=dict)
     _news: socket.socket = field(init=False)
 
     def __enter__(self) -> Self:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.fanotify_mark.argtypes = [ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p]
-        self._queue = libc.fanotify_init(_INIT, os.O_RDONLY | os.O_CLOEXEC | os.O_LARGEFILE)
-        if self._queue < 0:
-            raise OSError(ctypes.get_errno(), "fanotify is needed to see files that live for a moment")
         for host, directories in self.places.items():
+            # A queue for each host: a file on an overlay does not say by its numbers which overlay it is on.
+            queue = libc.fanotify_init(_INIT, os.O_RDONLY | os.O_CLOEXEC | os.O_LARGEFILE)
+            if queue < 0:
+                raise OSError(ctypes.get_errno(), "fanotify is needed to see files that live for a moment")
+            self._queues[queue] = host
             for directory in directories:
-                if libc.fanotify_mark(self._queue, _ADD_FILESYSTEM, _CLOSE_WRITE, _HERE, os.fsencode(directory)):
+                if libc.fanotify_mark(queue, _ADD_FILESYSTEM, _CLOSE_WRITE, _HERE, os.fsencode(directory)):
                     raise OSError(ctypes.get_errno(), f"cannot watch {directory} of {host}")
-                self._hosts.setdefault(directory.stat().st_dev, host)
         self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _CONNECTOR)
         self._news.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, 16 << 20)
         self._news.bind((0, 1))
@@ -99,22 +99,24 @@ class Watch:
         self._ended.set()
         for thread in self._threads:
             thread.join()
-        self._drain()
-        os.close(self._queue)
+        for queue in self._queues:
+            self._drain(queue)
+            os.close(queue)
         self._news.close()
 
     # --- files ---
 
     def _listen(self) -> None:
         while not self._ended.is_set():
-            if not self._drain():
+            came = [self._drain(queue) for queue in self._queues]
+            if not any(came):
                 self._ended.wait(0.01)
 
-    def _drain(self) -> bool:
+    def _drain(self, queue: int) -> bool:
         any_came = False
         while True:
             try:
-                events = os.read(self._queue, 1 << 16)
+                events = os.read(queue, 1 << 16)
             except BlockingIOError:
                 return any_came
             any_came = True
@@ -123,14 +125,13 @@ class Watch:
                 events = events[length:]
                 if descriptor >= 0:
                     try:
-                        self._keep(descriptor)
+                        self._keep(descriptor, host=self._queues[queue])
                     finally:
                         os.close(descriptor)
 
-    def _keep(self, descriptor: int) -> None:
+    def _keep(self, descriptor: int, *, host: str) -> None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - what it says is no path when the file is gone
         state = os.fstat(descriptor)
-        host = self._hosts.get(state.st_dev, "another file system")
         if state.st_size > BIGGEST:
             self.too_big.append(f"{host}:{path}")
             return
