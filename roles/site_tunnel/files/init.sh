@@ -24,6 +24,8 @@ run=${SPOKEWRIGHT_ROOT:-}/run
 [ -d "$run" ] || run=${SPOKEWRIGHT_ROOT:-}/var/run
 keeper=$run/spokewright-keeper.pid
 client=$run/spokewright-client.pid
+# What the client says before it has reached the system's log: that its configuration is no good
+said=$run/spokewright-client.said
 
 # FILE: the process in it is there and is ours; a number alone may by now be somebody else's
 alive() { read -r pid <"$1" && kill -0 "$pid" && grep -q spokewright "/proc/$pid/cmdline"; } 2>/dev/null
@@ -35,7 +37,7 @@ keep() {
   while :; do
     # A generation on probation whose dead-man timer was lost in a power cut is left before the client starts.
     sh "$current/agent.sh" guard
-    openvpn --config "$current/client.conf" --syslog spokewright &
+    openvpn --config "$current/client.conf" --syslog spokewright >"$said" 2>&1 &
     child=$!
     echo $child >"$client"
     wait $child
@@ -86,6 +88,7 @@ case ${1:-} in
   restart | force-reload) stop && start ;;
   status) alive "$keeper" && alive "$client" ;;
   keep) keep ;;
+  why) if [ -s "$said" ]; then tail -n 4 "$said"; else tail -n 40 /var/log/messages /var/log/syslog 2>/dev/null | grep spokewright | tail -n 4; fi ;;
   *)
     echo "usage: $0 start|stop|restart|status" >&2
     exit 2

@@ -284,7 +284,7 @@ service() {
       ;;
     openrc-restart) rc-service spokewright restart </dev/null >/dev/null 9>&- ;;
     *-restart) control restart ;;
-    *-why) tail -n 40 /var/log/messages /var/log/syslog | grep spokewright | tail -n 4 ;;
+    *-why) sh "$B/current/init.sh" why </dev/null 9>&- ;;
     openrc-enabled) [ -e "$R/etc/runlevels/default/spokewright" ] ;;
     openrc-enable) rc-update add spokewright default ;;
     sysv-enabled) starts ;;
