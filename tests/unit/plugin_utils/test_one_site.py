@@ -22,6 +22,7 @@ from key_support import new_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.context import ForkProcess
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
@@ -54,9 +55,7 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> KeyStore:
     found = new_store(tmp_path)
-    # As an earlier task of the same run would.
-    with found.operation("make keys", owner=os.getpid()):
-        found.ensure(fleet="test", key_type="p256", gateways=["gw1"], sites=SITES)
+    found.ensure(fleet="test", key_type="p256", gateways=["gw1"], sites=SITES)
     return found
 
 
@@ -74,7 +73,7 @@ def alone(path: Path, site: str, seconds: float, owner: int) -> None:
     carry_out_alone(run=run, store=new_store(path), site=site, owner=owner)
 
 
-def start(path: Path, site: str, *, seconds: float = 0.0) -> multiprocessing.Process:
+def start(path: Path, site: str, *, seconds: float = 0.0) -> ForkProcess:
     process = multiprocessing.get_context("fork").Process(target=alone, args=(path, site, seconds, os.getpid()))
     process.start()
     return process
