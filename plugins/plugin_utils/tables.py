@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+AFTER_HELD: t.Final = ("confirmed", "pending", "service", "openvpn")
 LEDGER_FIELDS: t.Final = ("seq", "time", "who", "event", "site", "epoch", "reason")
 
 
@@ -148,13 +149,9 @@ def delivery_table(report: t.Mapping[str, t.Any]) -> str:
     if not shown:
         return str(report["said"])
     if everybody:
-        head = ["SITE", "CURRENT", "CONFIRMED", "PENDING", "SERVICE", "OPENVPN", "SAYS"]
+        head = ["SITE", "HOLDS", "CURRENT", "EPOCH", "CONFIRMED", "PENDING", "SERVICE", "OPENVPN", "SAYS"]
         rows = [
-            [
-                name,
-                *(_cell(one.get(field)) for field in ("current", "confirmed", "pending", "service", "openvpn")),
-                _says(one),
-            ]
+            [name, *_held(one), *(_cell(one.get(field)) for field in AFTER_HELD), _why(one)]
             for name, one in shown.items()
         ]
     else:
@@ -163,10 +160,23 @@ def delivery_table(report: t.Mapping[str, t.Any]) -> str:
     return f"{table(head=head, rows=rows)}\n\n{report['said']}"
 
 
+def _held(one: t.Mapping[str, t.Any]) -> list[str]:
+    """Generations, one that is not whole with a mark; the current one; the epoch of its key."""
+    held = one.get("generations", ())
+    numbers = " ".join(f"{each['generation']}{'' if each['intact'] else '!'}" for each in held)
+    epochs = [each.get("facts", {}).get("epoch") for each in held if each["generation"] == one.get("current")]
+    return [_cell(numbers), _cell(one.get("current")), _cell(epochs[0] if epochs else "")]
+
+
 def _cell(value: object) -> str:
     return str(value) if value else "-"
 
 
+def _why(one: t.Mapping[str, t.Any]) -> str:
+    return _says(one) if one["ok"] else f"{one['reason']}: {_says(one)}"
+
+
 def _says(one: t.Mapping[str, t.Any]) -> str:
-    """A site's message on one line: what it says came over the wire."""
-    return " ".join(str(one["message"]).split()) or "-"
+    """A site's message on one line and without control characters: what it says came over the wire."""
+    text = " ".join(str(one["message"]).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text) or "-"
