@@ -77,6 +77,15 @@ def refused_forwarding(*, target: Target, bastion: Bastion, why: str) -> Bastion
     )
 
 
+def unreachable_behind(*, target: Target, bastion: Target, why: str) -> UnreachableError:
+    """The error of a host that the bastion itself cannot reach."""
+    return UnreachableError(
+        f"{target.name}: {target.where} cannot be reached from the bastion {bastion.where}: {why}. "
+        "Look at its sshd and its out-of-band link.",
+        passing=True,
+    )
+
+
 class Way:
     """One bastion: its connection, who may use it now, and how the last attempt to connect failed."""
 
@@ -138,11 +147,7 @@ class Way:
                 f"bastion {here}. Is it switched on, and its out-of-band link up?"
             )
         if exc.code == _CONNECT_FAILED:
-            return UnreachableError(
-                f"{target.name}: {target.where} cannot be reached from the bastion {here}: {exc.text or exc}. "
-                "Look at its sshd and its out-of-band link.",
-                passing=True,
-            )
+            return unreachable_behind(target=target, bastion=self._target, why=exc.text or str(exc))
         if exc.code == _PROHIBITED:
             return refused_forwarding(target=target, bastion=self._bastion, why=exc.text)
         return BastionError(

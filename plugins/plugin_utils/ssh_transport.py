@@ -10,7 +10,9 @@ behind it, or the OpenSSH client where a host is too old for paramiko, and both 
 
 from __future__ import annotations
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Client
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_bastion import bastion_target, close_ways
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_openssh import OpenSshSession
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_paramiko import Session
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_types import (
     LOG,
@@ -36,10 +38,12 @@ __all__ = [
     "Answer",
     "AuthRefusedError",
     "BastionError",
+    "Client",
     "ClosedError",
     "HostKeyChangedError",
     "HostKeyUnknownError",
     "OldAlgorithmsError",
+    "OpenSshSession",
     "Reason",
     "Session",
     "SshError",
@@ -56,8 +60,10 @@ __all__ = [
 ]
 
 
-def open_session(*, target: Target, timeouts: Timeouts | None = None) -> Session:
+def open_session(*, target: Target, timeouts: Timeouts | None = None) -> Session | OpenSshSession:
     """A login on a host with the client the registry names for it, to be used in a with statement."""
+    if target.client == "openssh":
+        return OpenSshSession(target=target, timeouts=timeouts)
     return Session(target=target, timeouts=timeouts)
 
 
