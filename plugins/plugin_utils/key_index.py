@@ -34,7 +34,7 @@ class KeyIndex:
             return {}
         try:
             found = json.loads(self.storage.read(name))
-            return {int(epoch): dict(entry) for epoch, entry in found["epochs"].items()}
+            return {int(epoch): {**entry, "state": str(entry["state"])} for epoch, entry in found["epochs"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise KeyStoreError(
                 f"{self.storage.root / name} is no index of a site ({exc}). It holds nothing secret: delete it, the "
@@ -44,7 +44,8 @@ class KeyIndex:
     def put(self, site: str, epochs: Mapping[int, Mapping[str, Any]], *, sync: bool = True) -> None:
         """Replace what is known of a site."""
         self.storage.make(DIRECTORY)
-        text = json.dumps({"site": site, "epochs": {str(epoch): epochs[epoch] for epoch in sorted(epochs)}}, indent=1)
+        sorted_epochs = {str(epoch): dict(sorted(epochs[epoch].items())) for epoch in sorted(epochs)}
+        text = json.dumps({"site": site, "epochs": sorted_epochs}, indent=1)
         self.storage.write(f"{DIRECTORY}/{site}.json", f"{text}\n", sync=sync)
 
     def sync(self) -> None:

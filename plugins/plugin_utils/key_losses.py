@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Ledger
 
 
 class Losses:
     """Tells lost from never made."""
 
-    def __init__(self, *, storage: Storage, reader: KeyReader, index: KeyIndex) -> None:
+    def __init__(self, *, storage: Storage, reader: KeyReader, index: KeyIndex, ledger: Ledger) -> None:
         self.storage = storage
         self.reader = reader
         self.index = index
+        self.ledger = ledger
 
     def refuse(self, *, missing: Ensured, sites: Sequence[str]) -> None:
         """Raise when what is missing was there before."""
@@ -59,16 +61,22 @@ class Losses:
                 )
 
     def _refuse_lost_sites(self, sites: Sequence[str]) -> None:
-        """The index says who was given a key; a key it knows and that is not there was lost, not never made."""
-        lost = []
+        """A key that is on record and not there was lost, not never made."""
+        lost, unheard = [], []
         for site in sites:
-            known = [epoch for epoch, entry in self.index.get(site).items() if entry["state"] != "destroyed"]
-            if max(known, default=0) > max(self.reader.epochs(site), default=0):
+            there, known = self.reader.epochs(site), self.index.get(site)
+            if not there and not known:
+                unheard.append(site)
+            newest = max((epoch for epoch, entry in known.items() if entry["state"] != "destroyed"), default=0)
+            if newest > max(there, default=0):
                 lost.append(site)
+        # The index of a site may be lost together with its keys.
+        said = self.ledger.issued_to(unheard) if unheard else ()
+        lost += [site for site in unheard if site in said]
         if lost:
             raise KeyStoreError(
                 f"{self.storage.root / 'sites'}: the keys of {', '.join(lost[:5])}"
-                f"{f' and {len(lost) - 5} more' if len(lost) > 5 else ''} are gone, but the index knows that they were "
+                f"{f' and {len(lost) - 5} more' if len(lost) > 5 else ''} are gone, but it is on record that they were "
                 "made. Restore sites/ID from the backup of the key store. To give such a site a new key on purpose, "
                 "run: tools/fleet key regenerate ID"
             )

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 BATCH: Final = 100
 # The costly part of a key, its encryption, runs without Python's lock.
 THREADS: Final = 4
-TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class KeyMaker:
@@ -130,16 +129,14 @@ class KeyMaker:
 
             with ThreadPoolExecutor(max_workers=THREADS) as pool:
                 made = list(pool.map(one, batch))
-            self.log([issue_event(key, reason=reason) for key in made])
+            lines = self.log([issue_event(key, reason=reason) for key in made])
             with ThreadPoolExecutor(max_workers=THREADS) as pool:
-                list(pool.map(self.enter, made))
+                list(pool.map(self._enter, made, [str(line["time"]) for line in lines]))
             self.index.sync()
 
-    def enter(self, key: SiteKey) -> None:
-        """Enter a key that is whole into the index."""
+    def _enter(self, key: SiteKey, time: str) -> None:
         known = self.index.get(key.site)
-        entry = applied(key.public(), state="issued", time=self.now.strftime(TIME))
-        self.index.put(key.site, {**known, key.epoch: entry}, sync=False)
+        self.index.put(key.site, {**known, key.epoch: applied(key.public(), state="issued", time=time)}, sync=False)
 
     def _site(
         self,

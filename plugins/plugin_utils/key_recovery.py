@@ -64,6 +64,7 @@ class Recovery:
                 site, epoch = _site_and_epoch(name)
                 self.finish_removal(site=site, epoch=epoch, reason=left.reason, lines=lines)
             elif name == STORE_KEY:
+                self.storage.key.clean()
                 if self.storage.key.exists and not any(line["event"] == "store-key-made" for line in lines):
                     self.log([store_key_event(self.storage.key)])
             elif self.storage.has(name):
@@ -111,7 +112,7 @@ class Recovery:
                 self.index.put(site, epochs)
 
     def _clean(self, left: Operation) -> None:
-        for under in ("", "gateways", "index"):
+        for under in ("gateways", "index"):
             self.storage.clean(under)
         for under in {name.removeprefix(REMOVE).rpartition("/")[0] for name in left.pending} - {"", "gateways"}:
             self.storage.clean(under)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CA_CERT: Final = "ca.pem"
 CA_KEY: Final = "ca.key.vault"
 CRL: Final = "crl.pem"
+HEAD: Final = "ledger.head"
 SERVER_KEY: Final = "server-tls-crypt-v2.vault"
 README: Final = "README"
 # What the version before encryption kept in the clear.
@@ -133,7 +134,10 @@ class Storage:
                 if sync:
                     sync_directory(path.parent)
         except OSError as exc:
-            raise KeyStoreError(f"{self.root / under} cannot be made: {exc.strerror or exc}.") from exc
+            raise KeyStoreError(
+                f"{self.root / under} cannot be made: {exc.strerror or exc}. No key was lost. See to free space and to "
+                "the permissions of the directory, then run again."
+            ) from exc
 
     def sync(self, under: str) -> None:
         """Make the names in a directory survive a power cut."""
@@ -190,4 +194,5 @@ class Storage:
 
 
 def _is_left(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
+    # The ledger sees to its own: a note is written while somebody else may be at work.
+    return name.startswith(".") and name.endswith(".tmp") and not name.startswith(f".{HEAD}.")

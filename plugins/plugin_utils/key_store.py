@@ -112,7 +112,9 @@ class KeyStore:
         with told(self.storage, doing="read" if dry_run else "written"):
             self.storage.check()
             missing = self._missing(gateways=gateways, sites=sites)
-            if dry_run or not (missing.changed or self._work.unfinished() or self._unknown(sites)):
+            if dry_run or not (
+                missing.changed or self._work.unfinished() or self._unentered(gateways=gateways, sites=sites)
+            ):
                 return missing
             with self.operation("make keys"):
                 return self._make_missing(fleet=fleet, key_type=key_type, gateways=gateways, sites=sites)
@@ -123,6 +125,7 @@ class KeyStore:
         """Give each site a key of a new epoch beside those it has; returns the epochs."""
         with told(self.storage, doing="read" if dry_run else "written"):
             self.storage.check()
+            self._refuse_unmade(sites)
             if dry_run:
                 return {site: self._newest(site) + 1 for site in sites}
             with self.operation("regenerate keys"):
@@ -175,24 +178,27 @@ class KeyStore:
 
     def mark(self, *, seen: Sequence[Seen]) -> int:
         """Enter what sites were seen to hold; only news is written. Returns how many."""
-        with self._mutex:
-            news = []
-            for one in seen:
-                if one.state not in SEEN_STATES:
-                    raise KeyStoreError(
-                        f"{one.site}: no key can be seen to be {one.state!r}, only {', '.join(SEEN_STATES)}."
-                    )
-                entry = self._index.get(one.site).get(one.epoch)
-                if entry is not None and _is_news(entry["state"], one):
-                    news.append((one, entry))
-            if not news:
+        for one in seen:
+            if one.state not in SEEN_STATES:
+                raise KeyStoreError(
+                    f"{one.site}: no key can be seen to be {one.state!r}, only {', '.join(SEEN_STATES)}."
+                )
+        with self._mutex, told(self.storage):
+            if not self._news(seen):
                 return 0
             with self.operation("enter what sites hold"):
-                lines = self._log(
-                    [state_event(site=one.site, epoch=one.epoch, state=one.state, entry=entry) for one, entry in news]
-                )
-                self._recovery().apply(lines)
-            return len(news)
+                # Asked again: what a crash left was finished just now.
+                news = self._news(seen)
+                with self._work.intend([f"index/{one.site}.json" for one, _ in news]):
+                    self._recovery().apply(
+                        self._log(
+                            [
+                                state_event(site=one.site, epoch=one.epoch, state=one.state, entry=entry)
+                                for one, entry in news
+                            ]
+                        )
+                    )
+                return len(news)
 
     def note(self, event: str, *, site: str = "", epoch: int = 0, reason: str = "") -> None:
         """Add a line to the ledger. It waits for nobody: a key may have to be shown while a rollout runs."""
@@ -217,6 +223,16 @@ class KeyStore:
 
     # --- below
 
+    def _news(self, seen: Sequence[Seen]) -> list[tuple[Seen, dict[str, Any]]]:
+        known = self.index(sites=list({one.site for one in seen}))
+        news = []
+        for one in seen:
+            entry = known.get(one.site, {}).get(one.epoch)
+            if entry is not None and _is_news(entry["state"], one):
+                news.append((one, dict(entry)))
+                entry["state"] = one.state
+        return news
+
     def _missing(self, *, gateways: Sequence[str], sites: Sequence[str]) -> Ensured:
         has = self.storage.has
         missing = Ensured(
@@ -227,7 +243,7 @@ class KeyStore:
             made_sites=tuple(site for site in sites if not self.reader.epochs(site)),
             made_store_key=None if self.key.exists else self.key.path,
         )
-        losses = Losses(storage=self.storage, reader=self.reader, index=self._index)
+        losses = Losses(storage=self.storage, reader=self.reader, index=self._index, ledger=self.ledger)
         losses.refuse(missing=missing, sites=sites)
         self._prove_store_key()
         return missing
@@ -237,6 +253,8 @@ class KeyStore:
     ) -> Ensured:
         missing = self._missing(gateways=gateways, sites=sites)
         self._recovery().rebuild(self._unknown(sites))
+        for name in self._unpublished(gateways):
+            self.storage.write(f"gateways/{name}.pem", self.reader.gateway_certificate(name=name))
         pending = [
             *([STORE_KEY] if missing.made_store_key else []),
             *([CA_CERT] if missing.made_ca else []),
@@ -254,11 +272,7 @@ class KeyStore:
         return missing
 
     def _regenerate(self, *, sites: Sequence[str], key_type: certificates.KeyType, reason: str) -> dict[str, int]:
-        unmade = [site for site in sites if self._newest(site) == 0]
-        if unmade:
-            raise NoKeyError(
-                f"{', '.join(unmade[:5])}: no key was ever made, so there is none to follow. Run site.yml first."
-            )
+        self._recovery().rebuild([site for site in sites if not self._index.get(site)])
         self._prove_store_key()
         # What the same order made before it was cut off is not made a second time.
         left = self._work.left
@@ -268,6 +282,15 @@ class KeyStore:
         with self._work.intend([_file(site, epoch) for site, epoch in epochs.items()], reason=reason):
             self._maker().sites(epochs=epochs, key_type=key_type, ca=self.reader.ca_identity(), reason=reason)
         return {site: {**done, **epochs}[site] for site in sites}
+
+    def _refuse_unmade(self, sites: Sequence[str]) -> None:
+        unmade = [site for site in sites if self._newest(site) == 0]
+        said = self.ledger.issued_to(unmade) if unmade else ()
+        unmade = [site for site in unmade if site not in said]
+        if unmade:
+            raise NoKeyError(
+                f"{', '.join(unmade[:5])}: no key was ever made, so there is none to follow. Run site.yml first."
+            )
 
     def _newest(self, site: str) -> int:
         return max([*self.reader.epochs(site), *self._index.get(site)], default=0)
@@ -303,6 +326,14 @@ class KeyStore:
             return certificates.crl_is_due(crl=self.storage.read(CRL), now=dt.datetime.now(tz=dt.UTC))
         except certificates.CertificateError as exc:
             raise KeyStoreError(f"{self.path / CRL}: {exc} Restore it from the backup.") from exc
+
+    def _unentered(self, *, gateways: Sequence[str], sites: Sequence[str]) -> bool:
+        return bool(self._unknown(sites) or self._unpublished(gateways))
+
+    def _unpublished(self, gateways: Sequence[str]) -> list[str]:
+        """Gateways whose certificate is in their key's file only."""
+        has = self.storage.has
+        return [name for name in gateways if has(f"gateways/{name}.vault") and not has(f"gateways/{name}.pem")]
 
     def _unknown(self, sites: Sequence[str]) -> list[str]:
         """Sites whose keys are there and not in the index."""

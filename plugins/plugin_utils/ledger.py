@@ -14,7 +14,9 @@ import datetime as dt
 import fcntl
 import hashlib
 import json
+import mmap
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,18 +27,20 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file impo
     write_atomic,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import LedgerError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import HEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 LEDGER: Final = "ledger.jsonl"
-HEAD: Final = "ledger.head"
 START: Final = "0" * 64
 # No line of ours is longer: the longest field is a reason, and that is cut.
 LINE_MAX: Final = 4096
 REASON_MAX: Final = 1000
 BLOCK: Final = 65536
+# Our own lines have their fields in the order of the alphabet, and inside a text a quote has a backslash before it.
+_ISSUED: Final = re.compile(rb'"event":"issued",[^\n]*?,"site":"([^"\\\n]+)"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,15 @@ class Ledger:
                 found.append(entry)
         return found[::-1]
 
+    def issued_to(self, sites: Iterable[str]) -> set[str]:
+        """Which of these sites were ever given a key. The whole file is looked through, but no line is taken apart."""
+        try:
+            with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                return set(sites) & {found[1].decode("ascii", "replace") for found in _ISSUED.finditer(text)}
+        except (FileNotFoundError, ValueError):
+            # There is none, or nothing in it.
+            return set()
+
     def verify(self) -> list[str]:
         """What is wrong, each with its line; nothing when the ledger is whole."""
         problems: list[str] = []
@@ -148,6 +161,8 @@ class Ledger:
         return []
 
     def _append_locked(self, handle: int, *, events: Sequence[Event], who: str, operation: str) -> list[dict[str, Any]]:
+        for left in self.path.parent.glob(f".{HEAD}.*.tmp"):
+            left.unlink()
         last, notes = self._settle(handle)
         now = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         made: list[dict[str, Any]] = []

@@ -60,8 +60,7 @@ class StoreKey:
         parent = self.path.parent
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for left in parent.glob(f".{self.path.name}.*.new"):
-                left.unlink()
+            self.clean()
             temporary = parent / f".{self.path.name}.{random.token_hex(4)}.new"
             try:
                 write_durable(temporary, f"{random.token_urlsafe(RANDOM_BYTES)}\n".encode(), 0o600)
@@ -77,6 +76,11 @@ class StoreKey:
                 "Free space, or name another place in key_store_key of the plan, then run again."
             ) from exc
         return True
+
+    def clean(self) -> None:
+        """Remove what a crash left of `make`: it may be a second name of the key."""
+        for left in self.path.parent.glob(f".{self.path.name}.*.new"):
+            left.unlink()
 
     def _read_file(self) -> bytes:
         try:

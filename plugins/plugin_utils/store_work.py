@@ -55,6 +55,7 @@ class StoreWork:
                 begun, _ = operation.begin(directory=root, what=what, owner=owner)
                 stack.enter_context(locked(directory=root, holder=begun.holder))
                 # Who held the lock until now has said what it left.
+                self.storage.clean("")
                 begun, self.left = operation.begin(directory=root, what=what, owner=owner)
             self.now = begun
             try:

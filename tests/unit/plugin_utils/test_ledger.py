@@ -205,3 +205,10 @@ def test_text_of_every_kind_stays_one_line(tmp_path: Path) -> None:
     ledger = add(tmp_path, reason='a\nb "c" \u00e4 \ud83d\ude00 \\ ')
     assert ledger.verify() == []
     assert (tmp_path / lg.LEDGER).read_bytes().count(b"\n") == 1
+
+
+def test_who_was_ever_given_a_key_is_found_without_taking_lines_apart(tmp_path: Path) -> None:
+    assert lg.Ledger(tmp_path).issued_to(["site-0001"]) == set()
+    ledger = add(tmp_path, 2, reason='a "quoted" word, "event":"issued","site":"site-0009"')
+    ledger.append([lg.Event(event="staged", site="site-0003")], who="x", operation="y")
+    assert ledger.issued_to(["site-0000", "site-0001", "site-0003", "site-0009"]) == {"site-0000", "site-0001"}
