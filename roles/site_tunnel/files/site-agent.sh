@@ -37,6 +37,7 @@ t=$G/.none
 n=0
 h=
 more=
+looked=
 
 has() { command -v "$1" >/dev/null; }
 # The answers of these come in variables: asking in $( ) would start a process.
@@ -84,6 +85,7 @@ state() {
 
 # What the generations hold: all their files read back by one process
 look() {
+  looked=1
   gens=
   top=0
   sums=
@@ -95,6 +97,21 @@ look() {
     [ "$g" -le "$top" ] || top=$g
   done
   [ -z "$gens" ] || sums=$nl$(cd "$G" && sha256sum [0-9]*/*)$nl
+}
+
+# DIGEST: whether a generation may hold it, by what each was staged as; only a look at the files proves it
+glance() {
+  may=
+  top=0
+  for d in "$G"/[0-9]*; do
+    g=${d##*/}
+    case $g in *[!0-9]*) continue ;; esac
+    [ "$g" -le "$top" ] || top=$g
+    d=
+    read -r d <"$G/$g/.digest"
+    [ ${#d} = 64 ] && [ "$d" != "$1" ] || may=1
+  done
+  [ "$may" = 1 ]
 }
 
 # DIR: its digest in h, when every file is what its manifest says
@@ -142,7 +159,8 @@ show_line() {
   done
   h=$hh
   has openvpn && e=true || e=false
-  l="{\"generations\":[$list],\"current\":$cur,\"confirmed\":$con,\"previous\":$prv,\"pending\":$pen,\"reverted\":$rev"
+  # Whoever only glanced does not know the generations.
+  l="{${looked:+\"generations\":[$list],}\"current\":$cur,\"confirmed\":$con,\"previous\":$prv,\"pending\":$pen,\"reverted\":$rev"
   l="$l,\"installed\":$e,\"init\":\"$init\"$1"
   if [ "$texts" = texts ] && [ "$cur" != 0 ]; then
     l="$l,\"config\":\"$(esc "$B/current/client.conf")\",\"manifest\":\"$(esc "$B/current/MANIFEST")\""
@@ -392,9 +410,12 @@ stage() {
   texts=$2
   ready
   state
-  look
+  gens=
   facts=
-  find_generation "$1" && service_facts
+  if [ "$texts" = texts ] || glance "$1"; then
+    look
+    find_generation "$1" && service_facts
+  fi
   show_line "$facts"
   [ -z "$h" ] || ok false "generation $n already holds it"
   t=$G/.incoming.$$
@@ -406,10 +427,15 @@ stage() {
     case $e in *"o space"* | *uota*) fail no-space "no space left below $B" ;; esac
     fail incomplete "the bundle did not arrive whole: $e"
   fi
-  flush "$t"/* "$t"
-  sums=$nl$(cd "$G" && sha256sum "${t##*/}"/*)$nl
-  whole "${t##*/}"
-  [ "$h" = "$1" ] || { h= && fail incomplete "what was read back from the disk is not what was sent"; }
+  cd "$t"
+  echo "$1" >.digest
+  flush .digest ./* .
+  # The digest proves the manifest, and the manifest the files.
+  sha256sum -c MANIFEST - >/dev/null <<END || fail incomplete "what was read back from the disk is not what was sent"
+$1  MANIFEST
+END
+  cd /
+  h=$1
   # No lock: -T renames to a free name or not at all. It is taken where mv cannot do that, or another run was faster.
   n=$((top + 1))
   if [ -e "$G/$n" ] || ! mv -T "$t" "$G/$n"; then
@@ -445,7 +471,7 @@ activate() {
   boot_id
   until=$((now + secs))
   if [ "$cur" = "$n" ] && [ "$up" = active ] && [ "$enabled" = true ] && linked; then
-    [ "$con" != "$n" ] || { left && ok false "generation $n runs and is confirmed"; }
+    [ "$con" = "$n" ] && [ "$pen" = 0 ] && ok false "generation $n runs and is confirmed"
     [ "$pen" = "$n" ] && [ "$step" = started ] && put pending "$n $boot started $until" && {
       arm "$n" "$secs"
       ok false "generation $n runs and waits to be confirmed"
@@ -454,9 +480,6 @@ activate() {
   if [ "$con" != "$n" ]; then
     put pending "$n $boot armed $until" || fail no-space "cannot write below $S"
     arm "$n" "$secs"
-  else
-    left
-    disarm
   fi
   [ "$rev" = 0 ] || rm -f "$S/reverted"
   flip "$n" || fail unwritable "cannot make generation $n current: $(disk)"
@@ -477,7 +500,12 @@ activate() {
     [ $w = 2 ] || { left && disarm; }
     fail service-failed "the client $e on generation $n. $why"
   fi
-  [ "$con" = "$n" ] || put pending "$n $boot started $until"
+  if [ "$con" = "$n" ]; then
+    left
+    disarm
+    ok true "generation $n runs and is confirmed"
+  fi
+  put pending "$n $boot started $until"
   ok true "generation $n runs, $secs s to be confirmed"
 }
 
@@ -486,6 +514,8 @@ confirm() {
   meant "$1"
   [ "$cur" = "$n" ] || fail not-current "generation $cur is current, not $n: the site went back by itself"
   [ "$con" = "$n" ] && [ ! -f "$S/pending" ] && ok false "generation $n was confirmed before"
+  # A run that went back to it may have been killed before the client was restarted.
+  case $pen in 0 | "$n") ;; *) service restart || fail service-failed "the client did not start on generation $n" ;; esac
   if [ "$con" != "$n" ]; then
     [ "$con" -eq 0 ] || put previous "$con"
     put confirmed "$n" || fail no-space "cannot write below $S"

@@ -39,7 +39,7 @@ case $1 in
   restart)
     rm -f "{home}/active"
     grep -q broken "{root}/etc/openvpn/client/spokewright.conf" && exit 1
-    touch "{home}/active"
+    cat "{root}/etc/openvpn/client/spokewright.conf" >"{home}/active"
     ;;
 esac
 exit 0
@@ -461,6 +461,28 @@ def test_a_power_cut_at_any_step_of_going_back_ends_on_the_confirmed_generation(
     pytest.fail("the verb never ended by itself")
 
 
+@pytest.mark.parametrize("verb", ["activate", "confirm", "revert"])
+def test_a_dead_man_killed_at_any_step_is_finished_by_the_next_run(tmp_path: Path, verb: str) -> None:
+    calm = Site(tmp_path / "calm", "dash")
+    settle(calm, ONE)
+    calm.stage(TWO)
+    calm.run("activate", "2", "60")
+    time_is_up(calm)
+    for step in range(1, 80):
+        site, killed = killed_at(calm, tmp_path / f"step-{step}", step, "deadman", "2")
+        went_back = site.run("show")["current"] == 1
+        words = (verb,) if verb == "revert" else (verb, "1")
+        if went_back or verb != "confirm":
+            assert site.run(*words)["ok"], step
+            shown = site.run("show")
+            assert (shown["current"], shown["confirmed"], shown["pending"]) == (1, 1, 0), step
+            assert (site.home / "active").read_text().startswith("one"), step
+        if not killed:
+            assert step > 5
+            return
+    pytest.fail("the verb never ended by itself")
+
+
 @pytest.mark.parametrize("verb", ["stage", "activate", "confirm", "revert", "forget"])
 def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: Path, verb: str) -> None:
     calm = Site(tmp_path / "calm", "dash")
@@ -490,6 +512,7 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: 
         if verb == "revert":
             shown = site.run("show")
             assert (shown["current"], shown["pending"], shown["service"]) == (1, 0, "active"), step
+            assert (site.home / "active").read_text().startswith("one"), step
             assert site.run("revert")["current"] == 1, step
         elif verb == "forget":
             assert (generations(site), again["previous"]) == (["2"], 0), step
@@ -497,6 +520,7 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: 
             assert site.run("activate", "2", "60")["ok"], step
             assert site.run("confirm", "2")["ok"], step
             assert site.run("show")["current"] == site.run("show")["confirmed"] == 2, step
+            assert (site.home / "active").read_text().startswith("two"), step
         assert not list(site.base.rglob(".[io][nl][cd]*")), step
         if not killed:
             assert step > (3 if verb == "forget" else 5)
