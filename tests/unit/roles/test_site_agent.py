@@ -619,7 +619,21 @@ def test_a_bundle_costs_a_site_few_processes(tmp_path: Path) -> None:
     assert began == ["mkdir", "tar", "sync", "sha256sum", "mv", "sync"]
     assert processes(site, "stage", ONE.digest) == ["sha256sum", "systemctl"]
     again = processes(site, "stage", TWO.digest, stdin=TWO.archive)
-    assert again == ["sha256sum", "mkdir", "tar", "sync", "sha256sum", "mv", "sync"]
+    assert again == ["mkdir", "tar", "sync", "sha256sum", "mv", "sync"]
+
+
+def test_a_generation_is_looked_into_unless_it_was_staged_as_another(site: Site) -> None:
+    site.stage(ONE)
+    name = site.base / "generations/1/.digest"
+    assert name.read_text().strip() == ONE.digest
+    for said in (None, "", "cut off", f"{ONE.digest}\n"):
+        name.unlink(missing_ok=True)
+        if said is not None:
+            name.write_text(said)
+        assert site.stage(ONE)["message"] == "generation 1 already holds it"
+    (site.base / "generations/1/site.key").write_text("changed")
+    again = site.stage(ONE)
+    assert (again["changed"], again["generation"]) == (True, 2)
 
 
 def generations(site: Site) -> list[str]:
