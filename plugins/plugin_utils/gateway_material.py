@@ -32,6 +32,8 @@ if t.TYPE_CHECKING:
 
 SERVER_KEY_LABEL = "OpenVPN tls-crypt-v2 server key"
 SERVER_KEY_BYTES = 128
+RENEW_CERTIFICATE = "For a new one, move its .vault and its .pem out of the key store and run playbooks/site.yml"
+RENEW_CRL = "playbooks/site.yml makes a new one when less than a year is left"
 
 
 class MaterialError(FleetError):
@@ -77,8 +79,10 @@ def check_material(*, key: GatewayKey, store: Path, now: datetime | None = None)
     )
     return Material(
         digest=hashlib.sha256(b"".join(bytes.fromhex(file.digest) for file in keys)).hexdigest()[:16],
-        certificate_days=_days_left(path=own_file, until=certificate.not_valid_after_utc, now=moment),
-        crl_days=_days_left(path=crl_file, until=crl.next_update_utc, now=moment),
+        certificate_days=_days_left(
+            path=own_file, until=certificate.not_valid_after_utc, now=moment, remedy=RENEW_CERTIFICATE
+        ),
+        crl_days=_days_left(path=crl_file, until=crl.next_update_utc, now=moment, remedy=RENEW_CRL),
         crl_revoked=len(crl),
         keys=keys,
         crl=KeyFile(name=CRL, content=Secret(key.crl)),
@@ -94,10 +98,12 @@ def check_days(*, material: Material, store: Path, crl_minimum_days: int) -> Non
     if material.crl_days < crl_minimum_days:
         raise MaterialError(
             f"{store / 'crl.pem'}: good for {material.crl_days} more days, and {crl_minimum_days} are asked for. With "
-            "a CRL that ran out no site connects. playbooks/site.yml makes a new one when less than a year is left"
+            f"a CRL that ran out no site connects. {RENEW_CRL}"
         )
     if material.certificate_days < 1:
-        raise MaterialError(f"{store / 'gateways'}: this gateway's certificate is good for less than a day")
+        raise MaterialError(
+            f"{store / 'gateways'}: this gateway's certificate is good for less than a day. {RENEW_CERTIFICATE}"
+        )
 
 
 def _certificate(*, text: str, path: Path) -> x509.Certificate:
@@ -157,9 +163,9 @@ def _crl(*, text: str, path: Path, authority: x509.Certificate, ca_file: Path) -
     return crl
 
 
-def _days_left(*, path: Path, until: datetime | None, now: datetime) -> int:
+def _days_left(*, path: Path, until: datetime | None, now: datetime, remedy: str) -> int:
     if until is None:
-        raise MaterialError(f"{path}: no time of its next update; make it anew")
+        raise MaterialError(f"{path}: no time of its next update. {remedy}")
     if until <= now:
-        raise MaterialError(f"{path}: ran out at {until.isoformat()}; with it no site would connect. Make it anew")
+        raise MaterialError(f"{path}: ran out at {until.isoformat()}; with it no site would connect. {remedy}")
     return (until - now).days
