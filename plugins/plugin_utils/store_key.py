@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets as random
 import subprocess
 import threading
@@ -50,6 +51,7 @@ class StoreKey:
         # Sites are worked on in parallel; a program that asks a person must ask once.
         with self._mutex:
             if self._known is None:
+                forbid_core_dumps()
                 self._known = self._ask() if self.is_program else self._read_file()
             return self._known
 
@@ -128,3 +130,9 @@ class StoreKey:
         if not found:
             raise StoreKeyError(f"{where} ended well but printed no key. Run it by hand to see why.")
         return found
+
+
+def forbid_core_dumps() -> None:
+    """From here on this process holds keys: if it crashes, its memory must not be written to a file."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

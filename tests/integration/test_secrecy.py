@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -135,6 +136,10 @@ class Scene:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             timeout=seconds,
+            # A crash may write the memory of the process to a file, as on many workstations.
+            preexec_fn=lambda: resource.setrlimit(
+                resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            ),
         )
         self.outputs[name], self.statuses[name] = done.stdout, done.returncode
         return done.returncode
@@ -291,7 +296,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, empty_fleet: None) -> Scene: 
         scene.fleet("show", "key", "show", "site-0001")
         scene.fleet("ledger", "ledger", "show")
         scene.fleet("check store", "keystore", "check")
-        scene.fleet("status", "key", "status")
+        scene.fleet("status", "key", "status", "--all")
         # New keys have to travel, so that each crash below has a key in its hands.
         assert scene.fleet("again", "key", "regenerate", "site-0001", "site-0003", "--reason", "crash", "--yes") == 0
         (home / "traces.yml").write_text(yaml.safe_dump(TRACES))
@@ -379,6 +384,16 @@ def test_there_was_something_to_look_at_in_every_place(work: Scene) -> None:
     assert any(b"/etc/spokewright/current" in text for text in words), "the sites' processes"
     assert any(b"gateway.crt" in text for text in words), "the command that brings a gateway its keys"
     assert {one.host for one in work.watch.files} >= {"controller", *hosts()}
+
+
+def test_every_look_had_its_answer(work: Scene) -> None:
+    looked = ("site", "regenerate", "check", "distribute", "keys", "show", "ledger", "check store", "status", "again")
+
+    assert {name: work.statuses[name] for name in looked} == dict.fromkeys(looked, 0)
+
+
+def test_no_crash_left_the_memory_of_a_process_behind() -> None:
+    assert [path.name for path in (*ROOT.glob("core"), *ROOT.glob("core.[0-9]*"))] == []
 
 
 def test_the_watch_saw_the_keys_where_they_belong(work: Scene, scanner: Scanner) -> None:
