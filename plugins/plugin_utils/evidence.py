@@ -15,10 +15,10 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.management impor
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import Handshake, Session
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
     SshError,
-    Target,
     Timeouts,
     exchange,
 )
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import gateway_target
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
@@ -28,7 +28,8 @@ _PACKAGE = "ansible_collections.spokewright.fleet.plugins.module_utils"
 _MODULES = ("icmp_echo", "management", "gateway_look")
 
 # A gateway that hangs must not hold up what the other one says: a gate counts its looks in seconds.
-_TIMEOUTS = Timeouts(connect=4, banner=6, auth=6, command=8, deadline=12)
+# It looks again by itself, so a failed login is not repeated within one look.
+_TIMEOUTS = Timeouts(connect=4, banner=6, auth=6, command=8, deadline=12, retries=0)
 
 # The gateway's python3 gets the collector's source on stdin: nothing of ours has to be installed there, so an
 # answer never comes from an old copy.
@@ -92,19 +93,6 @@ class Evidence:
 def vip_addresses(fleet: Fleet) -> tuple[str, ...]:
     """Every virtual address of the pair: the inside one first."""
     return (str(fleet.plan.inside.vip), *(str(transport.vip) for transport in fleet.plan.transports))
-
-
-def gateway_target(*, fleet: Fleet, gateway: Gateway) -> Target:
-    """How to reach a gateway over the out-of-band network."""
-    ssh = fleet.plan.ssh
-    return Target(
-        name=gateway.name,
-        address=str(gateway.oob.address),
-        port=ssh.port,
-        user=ssh.user,
-        host_key=gateway.host_key,
-        private_key_file=ssh.private_key_file,
-    )
 
 
 def collect(*, fleet: Fleet, echo: t.Sequence[str] = ()) -> Evidence:
@@ -188,9 +176,8 @@ def _program(*, instances: t.Sequence[str], echo: t.Sequence[str]) -> bytes:
 
 def _ask(*, fleet: Fleet, gateway: Gateway, program: bytes) -> dict[str, t.Any] | str:
     try:
-        answer = exchange(
-            target=gateway_target(fleet=fleet, gateway=gateway), command="python3 -", stdin=program, timeouts=_TIMEOUTS
-        )
+        target = gateway_target(plan=fleet.plan, gateway=gateway)
+        answer = exchange(target=target, command="python3 -", stdin=program, timeouts=_TIMEOUTS)
     except SshError as exc:
         return str(exc)
     if answer.exit_status != 0:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
-import socket
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -18,9 +18,14 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file impo
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_text import host_key_fault
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_bastion import way_through
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_login import dial
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_openssh import shown_host_key
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_types import (
     LOG,
+    Clock,
     Target,
+    Timeouts,
     fingerprint,
     pinned_key,
 )
@@ -30,12 +35,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import Progress
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_login import Link
 
 State = Literal["new", "same", "changed", "unreachable"]
 COLUMN: Final = "host_key"
 IDENTITY: Final = "id"
 BOM: Final = b"\xef\xbb\xbf"
 WAIT_SECONDS: Final = 15.0
+_TIMEOUTS: Final = Timeouts(connect=WAIT_SECONDS, banner=WAIT_SECONDS, deadline=2 * WAIT_SECONDS)
 
 
 class RegistryEditError(FleetError):
@@ -185,8 +192,15 @@ def _plain(field: str) -> str:
 
 
 def _fetch(*, target: Target) -> str:
+    clock = Clock(target=target, timeouts=_TIMEOUTS)
+    if target.client == "openssh":
+        return shown_host_key(target=target, clock=clock)
     try:
-        with socket.create_connection((target.address, target.port), timeout=WAIT_SECONDS) as link:
+        with contextlib.ExitStack() as held:
+            if target.bastion is None:
+                link: Link = held.enter_context(contextlib.closing(dial(clock=clock)))
+            else:
+                link = held.enter_context(way_through(bastion=target.bastion, clock=clock))
             transport = paramiko.Transport(link)
             transport.daemon = True
             transport.set_log_channel(LOG)

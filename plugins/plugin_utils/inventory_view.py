@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ansible_ssh import connection_variables
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import gateway_target, site_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,26 +69,17 @@ def build_view(*, fleet: Fleet) -> InventoryView:
         **{name: Group() for name in plan.groups},
         **{f"instance_{instance.name}": Group() for instance in fleet.instances},
     }
-    connection = _Connection(fleet=fleet)
     hosts: dict[str, Variables] = {}
     shapes = {gateway.name: _gateway_shape(gateway) for gateway in plan.gateways}
     for gateway in plan.gateways:
         hosts[gateway.name] = {
-            **connection.variables(
-                name=gateway.name,
-                address=str(gateway.oob.address),
-                port=plan.ssh.port,
-                user=plan.ssh.user,
-                host_key=gateway.host_key,
-            ),
+            **connection_variables(target=gateway_target(plan=plan, gateway=gateway)),
             "fleet_gateway": shapes[gateway.name],
             "fleet_gateway_peers": [shape for name, shape in shapes.items() if name != gateway.name],
         }
     for site in fleet.sites:
         hosts[site.id] = {
-            **connection.variables(
-                name=site.id, address=site.oob_address, port=site.oob_port, user=site.oob_user, host_key=site.host_key
-            ),
+            **connection_variables(target=site_target(plan=plan, site=site)),
             **_site_variables(site),
         }
         groups[site.group].hosts.append(site.id)
@@ -117,37 +109,6 @@ def _template_in(value: object) -> bool:
     if isinstance(value, dict):
         return any(_template_in(item) for item in value.values())
     return isinstance(value, list) and any(_template_in(item) for item in value)
-
-
-class _Connection:
-    """How Ansible's ssh connection reaches a host: by key only, against the pinned host key only."""
-
-    def __init__(self, *, fleet: Fleet) -> None:
-        self._key_file = str(fleet.plan.ssh.private_key_file)
-        options = (
-            "StrictHostKeyChecking=yes",
-            "UserKnownHostsFile=none",
-            "GlobalKnownHostsFile=none",
-            "UpdateHostKeys=no",
-            "CheckHostIP=no",
-            "PasswordAuthentication=no",
-            "IdentitiesOnly=yes",
-            # A shared connection to a host that lost its power would otherwise hold a run for as long as TCP waits.
-            "ServerAliveInterval=5",
-            "ServerAliveCountMax=3",
-        )
-        self._arguments = shlex.join(word for option in options for word in ("-o", option))
-
-    def variables(self, *, name: str, address: str, port: int, user: str, host_key: str) -> Variables:
-        # The pin travels with the host: no known_hosts file that could be stale, and a changed registry counts at once.
-        pin = shlex.quote(f"KnownHostsCommand=/bin/echo {name} {' '.join(host_key.split()[:2])}")
-        return {
-            "ansible_host": address,
-            "ansible_port": port,
-            "ansible_user": user,
-            "ansible_ssh_private_key_file": self._key_file,
-            "ansible_ssh_common_args": f"-o HostKeyAlias={name} -o {pin} {self._arguments}",
-        }
 
 
 def _fleet_variables(fleet: Fleet) -> Variables:

@@ -100,7 +100,7 @@ class Way:
     @contextlib.contextmanager
     def turn(self, *, clock: Clock) -> Iterator[None]:
         """One of the few who may go through the bastion at a time; the wait counts against the host's own time."""
-        if not self._turns.acquire(timeout=clock.left("be reached through the bastion")):
+        if not self._turns.acquire(timeout=clock.left("answer through the bastion")):
             raise SshTimeoutError(
                 f"{clock.target.name}: did not get one of {self._bastion.channels} channels through the bastion "
                 f"{self._target.where} in time. Run again, or raise ssh.bastion.channels if it bears more."
@@ -158,9 +158,9 @@ class Way:
         )
 
     def _connected(self, *, clock: Clock) -> Connection:
-        left = clock.left("be reached through the bastion")
+        left = clock.left("answer through the bastion")
         if not self._connecting.acquire(timeout=left):
-            raise clock.stalled("be reached through the bastion")
+            raise clock.stalled("answer through the bastion")
         try:
             if self._connection is not None and self._connection.alive:
                 return self._connection
@@ -176,7 +176,7 @@ class Way:
             self._connecting.release()
 
     def _connect(self, *, clock: Clock) -> Connection:
-        left = clock.left("be reached through the bastion")
+        left = clock.left("answer through the bastion")
         own = Clock(target=self._target, timeouts=dataclasses.replace(clock.timeouts, deadline=left))
 
         def attempt() -> Connection:

@@ -149,3 +149,30 @@ class OpenSshSession:
         if prohibited:
             return refused_forwarding(target=self.target, bastion=self.target.bastion, why=why)
         return unreachable_behind(target=self.target, bastion=self._bastion, why=why)
+
+
+def shown_host_key(*, target: Target, clock: Clock) -> str:
+    """The host key a host shows, TYPE BASE64, without logging in: what the client would remember of it.
+
+    Raises:
+        SshError: it shows none.
+    """
+    bastion = None if target.bastion is None else bastion_target(bastion=target.bastion)
+    with tempfile.TemporaryDirectory(prefix="spokewright-ssh-") as name:
+        folder = Path(name)
+        (folder / PINS_FILE).write_text(pins(targets=[] if bastion is None else [bastion]), encoding="utf-8")
+        words = command_line(target=target, bastion=bastion, folder=folder, timeouts=clock.timeouts)
+        # The first of two options counts.
+        words[1:1] = ["-o", "StrictHostKeyChecking=accept-new", "-o", "PreferredAuthentications=none"]
+        talk = ClientProcess(words=[*words, "true"], name=target.name, stdin=b"", wanted=None)
+        try:
+            talk.to_its_end(end=clock.end)
+        except TimeoutError as exc:
+            raise clock.stalled("show its host key") from exc
+        finally:
+            talk.kill()
+        for line in (folder / PINS_FILE).read_text(encoding="utf-8").splitlines():
+            host, _space, key = line.partition(" ")
+            if host == target.name:
+                return " ".join(key.split()[:2])
+        raise failure(target=target, log=(folder / LOG_FILE).read_text(encoding="utf-8", errors="replace"))

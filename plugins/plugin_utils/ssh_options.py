@@ -67,13 +67,13 @@ def command_line(*, target: Target, bastion: Target | None, folder: Path, timeou
 
 
 def _to(*, target: Target, folder: Path, log: str, timeouts: Timeouts) -> list[str]:
-    kind = target.host_key.split()[0]
+    kind = (target.host_key.split() or [""])[0]
     options = (
         *_OURS,
         f"UserKnownHostsFile={_literal(str(folder / PINS_FILE))}",
         f"HostKeyAlias={target.name}",
         # A host with several keys must show the one that is pinned.
-        f"HostKeyAlgorithms={','.join(_RSA if family(kind) == 'ssh-rsa' else (kind,))}",
+        f"HostKeyAlgorithms={','.join(_kinds(kind))}",
         f"KexAlgorithms={','.join((*_known('kex', _KEX), *_known('kex', _OLD_KEX)))}",
         f"Ciphers=+{','.join(_known('cipher', _OLD_CIPHERS))}",
         # The name that clients before 8.5 know, and later ones still do.
@@ -84,6 +84,12 @@ def _to(*, target: Target, folder: Path, log: str, timeouts: Timeouts) -> list[s
     words = [CLIENT, "-F", "none", "-a", "-x", "-E", str(folder / log), "-i", _literal(str(target.private_key_file))]
     words += ["-l", target.user, "-p", str(target.port)]
     return words + [word for option in options for word in ("-o", option)]
+
+
+def _kinds(pinned: str) -> tuple[str, ...]:
+    if not pinned:
+        return ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", *_RSA)
+    return _RSA if family(pinned) == "ssh-rsa" else (pinned,)
 
 
 def pins(*, targets: Sequence[Target]) -> str:

@@ -62,13 +62,14 @@ def forwarding_failure(log: str) -> tuple[bool, str] | None:
 
 
 def _host_key(target: Target, log: str) -> SshError | None:
-    blob = pinned_key(target=target)[1]
-    if "no matching host key type" in log:
-        return changed_host_key(target=target, shown="", pinned=blob)
-    if "IDENTIFICATION HAS CHANGED" in log or "Host key verification failed" in log:
-        shown = _FINGERPRINT.search(log)
-        return changed_host_key(target=target, shown=shown[0] if shown else "unknown", pinned=blob)
-    return None
+    lacks = "no matching host key type" in log
+    if not (lacks or "IDENTIFICATION HAS CHANGED" in log or "Host key verification failed" in log):
+        return None
+    shown = _FINGERPRINT.search(log)
+    unknown = "" if lacks else "unknown"
+    return changed_host_key(
+        target=target, shown=shown[0] if shown and not lacks else unknown, pinned=pinned_key(target=target)[1]
+    )
 
 
 def _old(target: Target, log: str) -> SshError | None:

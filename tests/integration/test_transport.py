@@ -9,8 +9,10 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shlex
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import host_keys, ssh_bastion
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import ssh_transport as ssh
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ansible_ssh import connection_variables
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Bastion
 from delivery_support import Remote, free_port, keygen, relay, sshd
@@ -265,15 +268,14 @@ def test_many_sites_share_one_connection_and_never_more_channels_than_it_bears(b
 
 
 def test_waiting_for_a_channel_counts_against_the_sites_time(behind: Behind) -> None:
-    timeouts = dataclasses.replace(QUICK, deadline=4, command=20)
-    way = dataclasses.replace(behind.way, channels=1)
-    targets = [dataclasses.replace(one, bastion=way) for one in named(behind.target, 3)]
-    results = ask_all(targets, command="sleep 3; echo hello", timeouts=timeouts)
-    late = [one for one in results.values() if not one.ok]
-    assert late
-    assert {one.reason for one in late} == {"timeout"}
-    messages = [one.message for one in late]
-    assert any("did not get one of 1 channels through the bastion 127.0.0.1:" in one for one in messages), messages
+    target = dataclasses.replace(behind.target, bastion=dataclasses.replace(behind.way, channels=1))
+    with ssh.open_session(target=target):
+        began = time.monotonic()
+        late = ask(dataclasses.replace(target, name="late"), timeouts=dataclasses.replace(QUICK, deadline=2))
+    assert (late.ok, late.reason) == (False, "timeout")
+    assert "did not get one of 1 channels through the bastion 127.0.0.1:" in late.message
+    assert time.monotonic() - began < 4
+    assert ask(target).ok
 
 
 def test_a_bastion_with_another_key_gets_nothing(behind: Behind) -> None:
@@ -519,3 +521,65 @@ def test_nothing_of_the_openssh_client_is_left(remote: Remote, tmp_path: Path, m
     assert list((tmp_path / "temporary").iterdir()) == []
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     assert not any(str(remote.target.port).encode() in one and one.startswith(b"ssh\0") for one in commands)
+
+
+# --- host keys -----------------------------------------------------------------------------------------------------
+
+
+def test_host_keys_are_collected_through_the_bastion(behind: Behind) -> None:
+    new = dataclasses.replace(behind.target, host_key="")
+    found = host_keys.collect(targets=[new])["site-0001"]
+    assert (found.state, found.shown) == ("new", behind.target.host_key)
+    assert "Accepted" not in log(behind.site)
+    unpinned = dataclasses.replace(new, bastion=dataclasses.replace(behind.way, host_key=""))
+    first = host_keys.collect(targets=[unpinned])["site-0001"]
+    assert first.state == "unreachable"
+    assert "no way through the bastion: no host key is pinned" in first.message
+
+
+def test_the_host_key_of_an_old_host_is_collected_with_the_openssh_client(old: Remote, behind: Behind) -> None:
+    target = dataclasses.replace(old.target, client="openssh", host_key="", bastion=behind.way)
+    away = dataclasses.replace(target, name="away", port=free_port(), bastion=None)
+    # Newer kinds come first, and this host has an old one only.
+    (old.home / "authorized").write_text("")
+    found = host_keys.collect(targets=[target, away, dataclasses.replace(old.target, name="pinned", client="openssh")])
+    assert (found["site-0001"].state, found["site-0001"].shown) == ("new", old.target.host_key)
+    assert found["pinned"].state == "same"
+    assert found["away"].state == "unreachable"
+    assert "No sshd listens there" in found["away"].message
+
+
+# --- Ansible's own ssh ---------------------------------------------------------------------------------------------
+
+
+def ansible_ssh(target: ssh.Target) -> subprocess.CompletedProcess[str]:
+    variables = connection_variables(target=target)
+    words = shlex.split(variables["ansible_ssh_common_args"])
+    login = ["-i", variables["ansible_ssh_private_key_file"], "-l", variables["ansible_user"]]
+    where = ["-p", str(variables["ansible_port"]), variables["ansible_host"]]
+    return subprocess.run(
+        ["ssh", "-F", "none", "-o", "BatchMode=yes", *words, *login, *where, "echo $SSH_CONNECTION"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_ansibles_ssh_goes_through_the_bastion_with_both_pins(behind: Behind, tmp_path: Path) -> None:
+    done = ansible_ssh(behind.target)
+    assert done.returncode == 0, done.stderr
+    assert logins(behind.bastion) == 1
+    for changed in (
+        dataclasses.replace(behind.target, host_key=keygen(tmp_path / "a")),
+        dataclasses.replace(behind.target, bastion=dataclasses.replace(behind.way, host_key=keygen(tmp_path / "b"))),
+    ):
+        refused = ansible_ssh(changed)
+        assert refused.returncode == 255
+        assert "Host key verification failed" in refused.stderr
+    assert logins(behind.site) == 1
+
+
+def test_ansibles_ssh_reaches_an_old_host(old: Remote, behind: Behind) -> None:
+    done = ansible_ssh(dataclasses.replace(old.target, client="openssh", bastion=behind.way))
+    assert done.returncode == 0, done.stderr

@@ -9,31 +9,24 @@ import sys
 import typing as t
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import gateway_target
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_keys import Sighting, collect, write_keys
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Target
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_bastion import NAME, bastion_target
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import table
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import gateway_target, site_target
 
 if t.TYPE_CHECKING:
     import argparse
 
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_types import Target
+
 
 def targets(fleet: Fleet) -> list[Target]:
-    """Every host of the fleet that has a pin or should have one: gateways, then sites."""
-    gateways = [gateway_target(fleet=fleet, gateway=gateway) for gateway in fleet.plan.gateways]
-    sites = [
-        Target(
-            name=site.id,
-            address=site.oob_address,
-            port=site.oob_port,
-            user=site.oob_user,
-            host_key=site.host_key,
-            private_key_file=fleet.plan.ssh.private_key_file,
-        )
-        for site in fleet.sites
-    ]
-    return gateways + sites
+    """Every host of the fleet that has a pin or should have one: the bastion, gateways, sites."""
+    plan = fleet.plan
+    bastion = [] if plan.ssh.bastion is None else [bastion_target(bastion=plan.ssh.bastion)]
+    gateways = [gateway_target(plan=plan, gateway=gateway) for gateway in plan.gateways]
+    return [*bastion, *gateways, *(site_target(plan=plan, site=site) for site in fleet.sites)]
 
 
 def hostkeys_collect(args: argparse.Namespace) -> bool:
@@ -71,19 +64,19 @@ def hostkeys_collect(args: argparse.Namespace) -> bool:
 
 
 def _take(*, fleet: Fleet, new: t.Sequence[Sighting], write: bool) -> bool:
-    """Write the new keys of sites; a gateway's key stands in the plan, which is the operator's to edit."""
-    gateways = {gateway.name for gateway in fleet.plan.gateways}
-    keys = {one.site: one.shown for one in new if one.site not in gateways}
+    """Write the new keys of sites; other keys stand in the plan, which is the operator's to edit."""
+    planned = {NAME: NAME, **{gateway.name: f"gateways.{gateway.name}" for gateway in fleet.plan.gateways}}
+    keys = {one.site: one.shown for one in new if one.site not in planned}
     for one in new:
-        if one.site in gateways:
-            print(f"{one.site}: put this into the plan, under gateways.{one.site}:\n    host_key: {one.shown}")
+        if one.site in planned:
+            print(f"{one.site}: put this into the plan, under {planned[one.site]}:\n    host_key: {one.shown}")
     if keys and not write:
         print("Compare the fingerprints with the hosts' own consoles, then run again with --write.")
         return False
     if keys:
         written = write_keys(registry=fleet.plan.registry, keys=keys)
         print(f"{fleet.plan.registry}: {len(written)} host keys written.")
-    return not any(one.site in gateways for one in new)
+    return not any(one.site in planned for one in new)
 
 
 def hostkeys_known_hosts(args: argparse.Namespace) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.inventory_view import InventoryView, build_view
-from unit.plugin_utils.fleet_files import host_key, write_fleet
+from unit.plugin_utils.fleet_files import PLAN, SITES, host_key, write_fleet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,3 +145,28 @@ def test_ssh_trusts_the_pinned_key_only(tmp_path: Path) -> None:
         "ServerAliveInterval": "5",
         "ServerAliveCountMax": "3",
     }
+
+
+def test_ssh_goes_through_the_bastion_but_to_a_site_that_is_reached_directly(tmp_path: Path) -> None:
+    plan = PLAN.replace(
+        "private_key_file: id_ed25519}",
+        f"private_key_file: id_ed25519, bastion: {{address: 192.0.2.9, host_key: {host_key('bastion')}}}}}",
+    )
+    sites = SITES.replace("10.64.3.0/24,", "10.64.3.0/24,oob_bastion=none oob_client=openssh")
+    hosts = build_view(fleet=load_fleet(plan_file=write_fleet(tmp_path, plan=plan, sites=sites))).hosts
+
+    def options(host: str) -> dict[str, str]:
+        words = shlex.split(hosts[host]["ansible_ssh_common_args"])
+        return dict(word.split("=", 1) for word in words[1::2])
+
+    for host in ("gw1", "site-0001"):
+        proxy = shlex.split(options(host)["ProxyCommand"])
+        assert proxy[0] == "ssh"
+        assert f"KnownHostsCommand=/bin/echo ssh.bastion {host_key('bastion')}" in proxy
+        assert proxy[-9:] == [
+            *("-i", str(tmp_path / "id_ed25519"), "-l", "root", "-p", "22"),
+            *("-W", "%h:%p", "192.0.2.9"),
+        ]
+        assert "KexAlgorithms" not in options(host)
+    assert "ProxyCommand" not in options("site-0003")
+    assert options("site-0003")["HostKeyAlgorithms"] == "+ssh-rsa"
