@@ -26,6 +26,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report impor
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_verbs import VERBS, check_generation
 
 if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import Progress, SiteResult
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
 
@@ -81,11 +83,13 @@ class ActionModule(ActionBase):
             results = run.carry_out(sites=wanted, workers=args["workers"], on_progress=_Reporter(verb=args["verb"]))
             result.update(site_run.summary(results=results, began=run.began))
             result["msg"] = _say(verb=args["verb"], results=results, dry_run=dry)
-            if args["report"] and not dry:
+            keys = store.index(sites=list(results)) if dry or args["report"] else {}
+            if dry:
+                _foretell(results=results, keys=keys)
+            elif args["report"]:
                 circumstances = Circumstances(
                     fleet=fleet.plan.name, verb=args["verb"], began=began, ended=time.time(), by=store_lock.who()
                 )
-                keys = store.index(sites=list(results))
                 data = report(circumstances=circumstances, sites=result["sites"], keys=keys)
                 try:
                     result["report"] = str(write_report(base=Path(args["report"]), data=data))
@@ -93,11 +97,22 @@ class ActionModule(ActionBase):
                 except ReportError as exc:
                     # The sites still want their verdicts.
                     display.warning(str(exc))
+            display.display(f"  {result['msg']}")
+            if self._task.diff and args["verb"] == "stage":
+                for site in [name for name, one in results.items() if one.changed]:
+                    result["sites"][site]["diff"] = run.differences(results={site: results[site]})
         except FleetError as exc:
             raise AnsibleActionFail(str(exc)) from exc
-        if self._task.diff and args["verb"] == "stage":
-            result["diff"] = run.differences(results=results)
         return result
+
+
+def _foretell(*, results: Mapping[str, SiteResult], keys: Mapping[str, Mapping[int, Mapping[str, t.Any]]]) -> None:
+    """Say what would travel where, and name the key by its fingerprint."""
+    for site, one in results.items():
+        if one.changed:
+            epochs = keys.get(site, {})
+            key = f", PSK {epochs[max(epochs)].get('psk_fingerprint', '')}" if epochs else ""
+            display.display(f"  {site}: {one.message}{key}")
 
 
 def _wanted(*, fleet: Fleet, asked: list[str] | None, task_vars: dict[str, t.Any]) -> list[str]:

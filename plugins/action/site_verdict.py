@@ -38,6 +38,8 @@ class ActionModule(ActionBase):
                 mine.append(entry)
         failed = next((entry for entry in mine if not entry["ok"]), None)
         result["changed"] = any(entry.get("changed") for entry in mine)
+        if self._task.diff:
+            result["diff"] = [part for entry in mine for part in entry.get("diff", ())]
         if failed is not None:
             result.update(failed=True, reason=failed.get("reason", ""), msg=failed.get("message", ""))
         else:

@@ -65,10 +65,12 @@ options:
     type: path
 attributes:
   check_mode:
-    description: Only looks at the sites, and says what would travel where, by digest.
+    description: Only looks at the sites, and says what would travel where, by digest and by the key's fingerprint.
     support: full
   diff_mode:
-    description: With O(verb=stage), shows the client configuration and the digests of the files before and after.
+    description:
+      - With O(verb=stage), hands the client configuration and the digests of the files before and after to
+        M(spokewright.fleet.site_verdict), which shows each host its own.
     support: full
 requirements:
   - paramiko >= 3.4, < 6 on the controller

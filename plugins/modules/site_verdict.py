@@ -27,8 +27,8 @@ attributes:
     description: It reports what the fan-out reported.
     support: full
   diff_mode:
-    description: It changes nothing itself.
-    support: none
+    description: Shows what the fan-out found to differ on this host. It changes nothing itself.
+    support: full
 seealso:
   - module: spokewright.fleet.site_generation
 """

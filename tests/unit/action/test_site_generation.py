@@ -125,13 +125,27 @@ def test_the_report_is_written_and_its_path_told(plan: str, tmp_path: Path) -> N
     assert f"{DEAD}: nothing answers." in base.with_name("keys-latest.txt").read_text(encoding="utf-8")
 
 
+def test_check_mode_says_what_would_travel_by_fingerprint(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = act("site_psk", {"plan": plan})["sites"]["site-0001"]["psk_fingerprint"]
+    shown: list[str] = []
+    monkeypatch.setattr(site_generation.display, "display", lambda line, **_how: shown.append(line))
+
+    act("site_generation", {"plan": plan, "verb": "stage"}, check=True, variables=host("site-0001"))
+
+    assert [line for line in shown if "WARNING" not in line] == [
+        f"  site-0001: would send bundle, PSK {made}",
+        "  stage: 2 sites, 1 would change, 0 as they should be, 1 failed",
+    ]
+
+
 def test_check_mode_writes_no_report(plan: str, tmp_path: Path) -> None:
     args = {"plan": plan, "verb": "stage", "report": str(tmp_path / "reports" / "keys")}
 
     said = act("site_generation", args, check=True, diff=True, variables=host("site-0001"))
 
     assert said["msg"] == "stage: 2 sites, 1 would change, 0 as they should be, 1 failed"
-    assert said["diff"] == [{"before": "", "after": "site-0001"}, {"before": "", "after": DEAD}]
+    assert said["sites"]["site-0001"]["diff"] == [{"before": "", "after": "site-0001"}]
+    assert "diff" not in said["sites"][DEAD]
     assert not (tmp_path / "reports").exists()
 
 
