@@ -427,7 +427,7 @@ stage() {
     case $e in *"o space"* | *uota*) fail no-space "no space left below $B" ;; esac
     fail incomplete "the bundle did not arrive whole: $e"
   fi
-  cd "$t"
+  cd "$t" || fail unwritable "cannot read below $G: $(disk)"
   echo "$1" >.digest
   flush .digest ./* .
   # The digest proves the manifest, and the manifest the files.
