@@ -313,6 +313,23 @@ def test_a_bastion_that_does_not_forward_says_so(tmp_path: Path, behind: Behind)
     assert "AllowTcpForwarding and PermitOpen" in result.message
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_login_that_may_forward_and_nothing_else_is_enough(
+    tmp_path: Path, behind: Behind, client: ssh.Client
+) -> None:
+    """What the how-to tells to write into the bastion's sshd_config."""
+    more = "AllowTcpForwarding local\nPermitTTY no\nForceCommand /bin/false\n"
+    with sshd(tmp_path / "narrow", more=f"{more}PermitOpen *:{behind.site.target.port}\n") as narrow:
+        target = narrow.target
+        way = dataclasses.replace(
+            behind.way, port=target.port, host_key=target.host_key, private_key_file=target.private_key_file
+        )
+        allowed = dataclasses.replace(behind.target, bastion=way, client=client)
+        assert ask(allowed).ok
+        other = ask(dataclasses.replace(allowed, port=free_port()))
+    assert other.reason == "bastion-refused"
+
+
 def test_a_bastion_that_is_off_is_one_verdict_for_all(behind: Behind) -> None:
     way = dataclasses.replace(behind.way, port=free_port())
     began = time.monotonic()
