@@ -139,14 +139,53 @@ def test_a_holder_that_was_killed_is_finished_though_nothing_else_is_to_do(store
 
 
 def test_a_zombie_does_not_block(store: KeyStore) -> None:
-    process = holder(store)
-    process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while store_lock.Process.find(process.pid).started and time.monotonic() < deadline:
-        time.sleep(0.01)
-    # It has ended and nobody has waited for it yet.
+    run = subprocess.Popen(["sleep", "60"])
+    with store.operation("distribute keys", owner=run.pid):
+        pass
+    run.kill()
+    # It has ended and nobody has waited for it: the system still lists it.
+    os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOWAIT)
     assert ensure(again(store), "site-0002") is True
-    process.wait()
+    run.wait()
+
+
+def test_of_several_that_begin_at_once_one_makes_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The others have the real key derivation, so we too.
+    monkeypatch.undo()
+    store = new_store(tmp_path)
+    code = HOLDER.partition("with store")[0] + (
+        "from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStoreLockedError\n"
+        "sys.stdin.readline()\n"
+        "sites = [f'site-{number:04d}' for number in range(30)]\n"
+        "try:\n"
+        "    print(store.ensure(fleet='lab', key_type='p256', gateways=['gw1'], sites=sites).changed)\n"
+        "except KeyStoreLockedError:\n"
+        "    print('locked')\n"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(store.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for _ in range(6)
+    ]
+    # Held back until all are there.
+    time.sleep(1)
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate()[0].strip() for process in running]
+    assert said.count("True") >= 1
+    assert set(said) <= {"True", "False", "locked"}, said
+    events = [entry["event"] for entry in store.ledger.entries()]
+    assert (events.count("ca-made"), events.count("store-key-made"), events.count("issued")) == (1, 1, 30)
+    assert store.ledger.verify() == []
+    for number in (0, 29):
+        assert again(store).site_key(site=f"site-{number:04d}").epoch == 1
 
 
 def test_between_the_steps_of_a_run_nobody_gets_in_while_it_lives(store: KeyStore) -> None:
