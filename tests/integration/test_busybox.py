@@ -198,6 +198,18 @@ def test_a_power_cut_in_the_middle_of_probation_ends_on_what_was_confirmed(host:
     assert (found["current"], found["pending"], found["service"], found["enabled"]) == (good, 0, "active", True)
 
 
+def test_where_no_script_runs_the_links_the_init_itself_is_told(host: Host, keys: Keys) -> None:
+    settle(host, keys.good)
+    host.run("rm /etc/init.d/S60spokewright; sed -i '/S??/d' /etc/init.d/rcS")
+    assert shown(host)["enabled"] is False
+    settle(host, keys.good)
+    assert shown(host)["enabled"] is True
+    host.cut_power()
+    host.boot()
+    assert host.pings(INSIDE, seconds=20)
+    assert host.run("grep -c spokewright /etc/inittab").strip() == "1"
+
+
 def test_a_key_that_arrives_in_half_is_refused(host: Host, keys: Keys) -> None:
     command = delivery.command(user="root", words=("stage", keys.newer.digest))
     cut = delivery.agent_bytes() + keys.newer.archive[:9000]
