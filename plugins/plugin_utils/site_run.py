@@ -15,6 +15,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.delivery import 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import WORKERS, Progress, SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import NoKeyError, Seen, open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Timeouts
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +91,11 @@ class SiteRun:
         with work or contextlib.nullcontext():
             try:
                 return fan_out(
-                    sites=sites, work=self.one, workers=workers, limit=self.timeouts.deadline, on_progress=note
+                    sites=sites,
+                    work=self.one,
+                    workers=at_once(sites=[self._sites[site] for site in sites], workers=workers),
+                    limit=self.timeouts.deadline,
+                    on_progress=note,
                 )
             finally:
                 self._enter()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
 import threading
 import time
@@ -191,6 +192,18 @@ class Way:
 
 _WAYS: dict[Bastion, Way] = {}
 _WAYS_LOCK = threading.Lock()
+_PARENTS: list[Way] = []
+
+
+def _forked() -> None:
+    """A child has none of its parent's threads. It may not end its connections either, or it would speak on them."""
+    global _WAYS_LOCK  # noqa: PLW0603 - nobody will release the parent's
+    _WAYS_LOCK = threading.Lock()
+    _PARENTS.extend(_WAYS.values())
+    _WAYS.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def way(*, bastion: Bastion) -> Way:

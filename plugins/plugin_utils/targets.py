@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_types import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Site
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Plan
 
@@ -39,3 +41,14 @@ def site_target(*, plan: Plan, site: Site) -> Target:
         bastion=site.bastion,
         client=site.oob_client,
     )
+
+
+def at_once(*, sites: Iterable[Site], workers: int) -> int:
+    """How many sites are worked on at a time: no more than the bastion lets through, or the rest would only wait.
+
+    A wait for the bastion counts against a site's own time. Sites that are reached directly need no turn.
+    """
+    bastions = {site.bastion for site in sites}
+    if None in bastions or not bastions:
+        return workers
+    return min(workers, sum(bastion.channels for bastion in bastions if bastion is not None))

@@ -412,6 +412,20 @@ def test_one_bad_site_behind_the_bastion_delays_nobody(behind: Behind) -> None:
     assert arrived[-1] == "bad"
 
 
+def test_a_forked_process_makes_its_own_connection_and_leaves_its_parents_alone(behind: Behind) -> None:
+    """Ansible forks for each task."""
+    assert ask(behind.target).ok
+    child = os.fork()
+    if child == 0:
+        ok = False
+        with contextlib.suppress(BaseException):
+            ok = ask(behind.target).ok
+        os._exit(0 if ok else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert ask(behind.target).ok
+    assert logins(behind.bastion) == 2
+
+
 def test_nothing_is_left_of_a_way_that_was_closed(behind: Behind) -> None:
     assert ask(behind.target).ok
     ssh.close_ways()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Bastion
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import gateway_target, site_target
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import at_once, gateway_target, site_target
 from unit.plugin_utils.fleet_files import PLAN, SITES, host_key, write_fleet
 
 if TYPE_CHECKING:
@@ -88,3 +88,13 @@ def test_the_key_of_the_key_store_lies_beside_it_or_where_the_plan_says(tmp_path
     plan = PLAN.replace("key_store: keystore", "key_store: keystore\nkey_store_key: ../apart/vault-client")
     found = load_fleet(plan_file=write_fleet(tmp_path, plan=plan))
     assert found.plan.key_store_key == tmp_path.parent / "apart/vault-client"
+
+
+def test_no_more_sites_are_worked_on_than_the_bastion_lets_through(tmp_path: Path) -> None:
+    assert at_once(sites=fleet(tmp_path).sites, workers=32) == 32
+    ssh = f"ssh: {{private_key_file: id, bastion: {{address: 192.0.2.9, host_key: {host_key('b')}, channels: 4}}}}"
+    behind = fleet(tmp_path, ssh=ssh)
+    assert at_once(sites=behind.sites, workers=32) == 4
+    assert at_once(sites=behind.sites, workers=2) == 2
+    mixed = fleet(tmp_path, ssh=ssh, sites=SITES.replace("10.64.3.0/24,", "10.64.3.0/24,oob_bastion=none"))
+    assert at_once(sites=mixed.sites, workers=32) == 32
