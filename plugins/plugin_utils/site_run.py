@@ -93,7 +93,7 @@ class SiteRun:
                 return fan_out(
                     sites=sites,
                     work=self.one,
-                    workers=at_once(sites=[self._sites[site] for site in sites], workers=workers),
+                    workers=at_once(sites=filter(None, map(self._sites.get, sites)), workers=workers),
                     limit=self.timeouts.deadline,
                     on_progress=note,
                 )
