@@ -130,7 +130,8 @@ class Storage:
             directory = directory.parent
         try:
             for path in reversed(missing):
-                path.mkdir(mode=0o700)
+                # Another run may begin at the same moment.
+                path.mkdir(mode=0o700, exist_ok=True)
                 if sync:
                     sync_directory(path.parent)
         except OSError as exc:

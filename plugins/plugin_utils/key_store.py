@@ -48,7 +48,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage impo
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event, Ledger
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_key import StoreKey
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import who
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import refuse_busy, who
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_work import StoreWork, told
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class KeyStore:
         """Make what is missing; what is there stays as it is, whatever the plan says by now."""
         with told(self.storage, doing="read" if dry_run else "written"):
             self.storage.check()
-            missing = self._missing(gateways=gateways, sites=sites)
+            missing = self._look(gateways=gateways, sites=sites)
             if dry_run or not (
                 missing.changed or self._work.unfinished() or self._unentered(gateways=gateways, sites=sites)
             ):
@@ -232,6 +232,14 @@ class KeyStore:
                 news.append((one, dict(entry)))
                 entry["state"] = one.state
         return news
+
+    def _look(self, *, gateways: Sequence[str], sites: Sequence[str]) -> Ensured:
+        """What is missing, without the lock: what looks lost may be in the making."""
+        try:
+            return self._missing(gateways=gateways, sites=sites)
+        except KeyStoreError:
+            refuse_busy(self.path)
+            return self._missing(gateways=gateways, sites=sites)
 
     def _missing(self, *, gateways: Sequence[str], sites: Sequence[str]) -> Ensured:
         has = self.storage.has

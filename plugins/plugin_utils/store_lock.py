@@ -81,15 +81,7 @@ def locked(*, directory: Path, holder: str) -> Iterator[None]:
     """
     handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            found = (
-                os.pread(handle, 1000, 0).decode("utf-8", "replace").strip() or "a process that does not say its name"
-            )
-            raise KeyStoreLockedError(
-                f"the key store {directory} is in use by {found}. Wait for it to end, then run again."
-            ) from exc
+        _take(handle, fcntl.LOCK_EX, directory=directory)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{holder}\n".encode(), 0)
         yield
@@ -97,6 +89,29 @@ def locked(*, directory: Path, holder: str) -> Iterator[None]:
             os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def refuse_busy(directory: Path) -> None:
+    """Raise as `locked` would when somebody holds the lock; take nothing."""
+    try:
+        handle = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _take(handle, fcntl.LOCK_SH, directory=directory)
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, how: int, *, directory: Path) -> None:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        found = os.pread(handle, 1000, 0).decode("utf-8", "replace").strip()
+        raise KeyStoreLockedError(
+            f"the key store {directory} is in use by {found or 'a process that does not say its name'}. Wait for it to "
+            "end, then run again."
+        ) from exc
 
 
 def _started(pid: int) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import ledger as lg
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import LedgerError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +43,8 @@ def test_lines_are_chained_and_whole(tmp_path: Path) -> None:
     assert entries[0]["who"] == "anna@desk"
     assert ledger.tail(2) == entries[1:]
     assert ledger.tail(9) == entries
-    assert json.loads((tmp_path / lg.HEAD).read_text()) == {"seq": 3, "hash": entries[2]["hash"]}
-    for name in (lg.LEDGER, lg.HEAD):
+    assert json.loads((tmp_path / HEAD).read_text()) == {"seq": 3, "hash": entries[2]["hash"]}
+    for name in (lg.LEDGER, HEAD):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
@@ -78,7 +80,7 @@ def test_every_flipped_byte_of_the_last_line_is_found_too(tmp_path: Path) -> Non
         problems = ledger.verify()
         assert problems, at
         assert problems[0].startswith(f"{path}:2: "), (at, problems)
-        with pytest.raises(lg.LedgerError, match="damaged"):
+        with pytest.raises(LedgerError, match="damaged"):
             add(tmp_path)
         assert path.read_bytes() == damaged
 
@@ -135,9 +137,9 @@ def test_a_torn_line_is_cut_off_by_the_next_one_and_noted(tmp_path: Path) -> Non
 
 def test_lines_that_a_crash_kept_from_the_head_are_taken_in(tmp_path: Path) -> None:
     ledger = add(tmp_path, 2)
-    head = (tmp_path / lg.HEAD).read_bytes()
+    head = (tmp_path / HEAD).read_bytes()
     add(tmp_path, 3)
-    (tmp_path / lg.HEAD).write_bytes(head)
+    (tmp_path / HEAD).write_bytes(head)
     assert ledger.verify() == []
     add(tmp_path)
     assert ledger.verify() == []
@@ -149,17 +151,15 @@ def test_to_a_ledger_that_lost_its_end_nothing_is_added(tmp_path: Path, count: i
     add(tmp_path, 4)
     rewrite(tmp_path, lambda lines: lines[:count])
     before = (tmp_path / lg.LEDGER).read_bytes()
-    with pytest.raises(
-        lg.LedgerError, match=r"does not hold line 4 as ledger\.head names it.*restore it from the backup"
-    ):
+    with pytest.raises(LedgerError, match=r"does not hold line 4 as ledger\.head names it.*restore it from the backup"):
         add(tmp_path)
     assert (tmp_path / lg.LEDGER).read_bytes() == before
 
 
 def test_a_lost_head_is_told_and_made_again_with_a_note(tmp_path: Path) -> None:
     ledger = add(tmp_path, 2)
-    (tmp_path / lg.HEAD).unlink()
-    assert ledger.verify() == [f"{tmp_path / lg.HEAD}: missing, so lines lost at the end cannot be seen."]
+    (tmp_path / HEAD).unlink()
+    assert ledger.verify() == [f"{tmp_path / HEAD}: missing, so lines lost at the end cannot be seen."]
     add(tmp_path)
     assert ledger.verify() == []
     assert [entry["event"] for entry in ledger.tail(2)] == ["head-renewed", "issued"]
@@ -168,10 +168,10 @@ def test_a_lost_head_is_told_and_made_again_with_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"seq":"a","hash":1}', '{"seq":2,"hash":"00"}'])
 def test_a_damaged_head_is_named(tmp_path: Path, text: str) -> None:
     ledger = add(tmp_path, 2)
-    (tmp_path / lg.HEAD).write_text(text)
+    (tmp_path / HEAD).write_text(text)
     assert len(ledger.verify()) == 1
     assert "ledger." in ledger.verify()[0]
-    with pytest.raises(lg.LedgerError):
+    with pytest.raises(LedgerError):
         add(tmp_path)
 
 

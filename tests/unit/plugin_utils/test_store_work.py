@@ -293,6 +293,19 @@ def test_a_record_that_cannot_be_understood_is_refused_with_what_to_do(store: Ke
         ensure(again(store), "site-0002")
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_looks_lost_while_somebody_makes_it_is_not_called_lost(store: KeyStore, *, dry_run: bool) -> None:
+    (store.path / "ca.pem").unlink()
+    process = holder(store)
+    try:
+        with pytest.raises(KeyStoreLockedError, match="roll out ring 3"):
+            ensure(again(store), dry_run=dry_run)
+    finally:
+        process.communicate()
+    with pytest.raises(KeyStoreError, match=r"ca\.pem is gone"):
+        ensure(again(store), dry_run=dry_run)
+
+
 def test_a_holder_that_does_not_say_its_name_is_told_as_such(store: KeyStore) -> None:
     code = "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.flock(f,2); print('held',flush=True); sys.stdin.read()"
     process: Any = subprocess.Popen(
