@@ -88,7 +88,7 @@ def test_keys_of_a_group_with_a_site_that_has_none(
         (["key", "bundle", "site-0001", "-o", "/tmp"], "/tmp: is a directory. Name the file to write."),
         (["key", "bundle", "site-0001", "-o", "/nowhere/x"], "/nowhere/x: cannot be written: No such file"),
         (["key", "regenerate", "site-0009", "--reason", "x"], "site-0009: not in the registry "),
-        (["key", "regenerate", "site-0003", "--reason", "x"], "site-0003: no key was ever made. Make it first"),
+        (["key", "regenerate", "site-0003", "--reason", "x"], "site-0003: no key was ever made"),
         (["key", "regenerate", "site-0001", "--reason", " "], "--reason: is empty. Say why the keys are made anew"),
         (
             ["key", "regenerate", "site-0001", "--reason", "x"],

@@ -154,6 +154,19 @@ def test_where_a_backup_may_not_go(tmp_path: Path, name: str, said: str) -> None
     assert (tmp_path / "taken").read_text() == "an older backup"
 
 
+def test_a_backup_of_that_name_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    target = tmp_path / "backup.tar"
+
+    def meanwhile(_done: int, _total: int) -> None:
+        target.write_text("another's")
+
+    with pytest.raises(FleetError, match=r"backup\.tar cannot be written: File exists"):
+        back_up(store=store, target=target, on_progress=meanwhile)
+
+    assert target.read_text() == "another's"
+
+
 def test_without_a_store_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match=r"no key store at .* yet, so there is nothing to back up"):
         back_up(store=KeyStore(path=tmp_path / "none", key=tmp_path / "key"), target=tmp_path / "backup.tar")
