@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 MARK: Final = "SPOKEWRIGHT-RECEIPT "
 SHOWN: Final = "SPOKEWRIGHT-SHOW "
 WANT: Final = b"SPOKEWRIGHT-WANT"
+MORE: Final = b"SPOKEWRIGHT-MORE"
 AGENT_VERSION: Final = 2
+# Where the agent's text may be cut in two.
+SEAM: Final = "\n#-- "
 # Around the agent's text, so that a part of it is never taken for the whole.
 HEAD: Final = "#spokewright-agent"
 TAIL: Final = "#spokewright-end"
@@ -85,7 +88,7 @@ def carry_out(*, order: Order, timeouts: Timeouts | None = None) -> SiteResult:
         def ask(*words: str, bundle: bytes = b"") -> dict[str, Any]:
             answer = session.converse(
                 command=command(user=order.target.user, words=words),
-                stdin=agent_bytes(),
+                stdin=opening(words=words),
                 wanted=lambda line: _reply(line=line, bundle=bundle),
             )
             return read_receipt(site=order.target.name, answer=answer)
@@ -97,30 +100,66 @@ def _reply(*, line: bytes, bundle: bytes) -> bytes | None:
     line = line.strip()
     if line == WANT:
         return bundle
+    if line == MORE:
+        return rest_bytes()
     return b"" if line.startswith(MARK.encode()) else None
 
 
 def command(*, user: str, words: tuple[str, ...]) -> str:
-    """The SSH command: it reads the agent from standard input and runs it. It holds no secret and stays short.
+    """The SSH command. It holds no secret and stays below the 9000 bytes that dropbear takes.
 
-    dropbear takes commands of up to 9000 bytes. A `dd` that does not know fullblock fails before it has read a byte.
+    To stage a bundle on a site that does not have it is what a rollout does most, and reading the whole agent would
+    cost the site as much as a tenth of the login. So its first part is the command itself then. For all else the
+    command reads the agent from standard input. A `dd` that does not know fullblock fails before it has read a byte.
     """
-    size = len(agent_bytes())
-    bootstrap = (
-        f"a=$(dd bs={size} count=1 iflag=fullblock 2>/dev/null);"
-        f'[ -n "$a" ]||a=$(dd bs=1 count={size} 2>/dev/null);'
-        f"""case $a in "{HEAD}"*"{TAIL}") eval "$a";;*)printf '\\n%s%s\\n' "{MARK}" {shlex.quote(CUT)};;esac"""
-    )
-    line = f"sh -c {shlex.quote(bootstrap)} spokewright {shlex.join(words)}"
+    if _is_short(words):
+        first, _ = _parts()
+        script = f'{first}\nasked={len(rest_bytes())}\nshift\nstage "$@"'
+    else:
+        size = len(agent_bytes())
+        script = (
+            f"a=$(dd bs={size} count=1 iflag=fullblock 2>/dev/null);"
+            f'[ -n "$a" ]||a=$(dd bs=1 count={size} 2>/dev/null);'
+            f"""case $a in "{HEAD}"*"{TAIL}") eval "$a";;*)printf '\\n%s%s\\n' "{MARK}" {shlex.quote(CUT)};;esac"""
+        )
+    line = f"sh -c {shlex.quote(script)} spokewright {shlex.join(words)}"
     return line if user == "root" else f"sudo -n {line}"
 
 
-@lru_cache(maxsize=1)
+def opening(*, words: tuple[str, ...]) -> bytes:
+    """What goes to standard input before anything else."""
+    return b"" if _is_short(words) else agent_bytes()
+
+
 def agent_bytes() -> bytes:
-    """What goes to standard input before anything else: the agent without comments and indentation."""
-    lines = (line.strip() for line in agent_text().splitlines())
-    kept = [line for line in lines if line and not line.startswith("#")]
-    return "\n".join((HEAD, *kept, TAIL)).encode("ascii")
+    """The agent as it travels."""
+    return _framed("\n".join(_parts()))
+
+
+def rest_bytes() -> bytes:
+    """The second part of the agent, for a site that has its first."""
+    return _framed(_parts()[1])
+
+
+def _is_short(words: tuple[str, ...]) -> bool:
+    # With "texts" the first part alone does not know enough.
+    return words[0] == "stage" and len(words) == 2
+
+
+def _framed(text: str) -> bytes:
+    return f"{HEAD}\n{text}\n{TAIL}".encode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _parts() -> tuple[str, str]:
+    """The agent in two, without comments and indentation."""
+    first, _, rest = agent_text().partition(SEAM)
+    return _bare(first), _bare(rest)
+
+
+def _bare(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines()[1:])
+    return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
 def read_receipt(*, site: str, answer: Answer) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # What runs on a site: show, stage, activate, confirm, revert, forget. The controller sends this text, without its
-# comments, as the first bytes of standard input; a bundle follows only after the line SPOKEWRIGHT-WANT. It reads back
+# comments, as the first bytes of standard input; a bundle follows only after the line SPOKEWRIGHT-WANT. For `stage` the
+# first part of the text is the SSH command, and the second follows only after the line SPOKEWRIGHT-MORE. It reads back
 # a line of what the site holds and a line of what was done, the receipt. Each bundle carries a copy for the dead-man
 # timer and for the guard. POSIX sh and what BusyBox has; no Python. A process costs a site a millisecond, a login
 # twenty: what the shell can do itself, it does.
@@ -38,6 +39,7 @@ n=0
 h=
 more=
 looked=
+asked=
 
 has() { command -v "$1" >/dev/null; }
 # The answers of these come in variables: asking in $( ) would start a process.
@@ -147,7 +149,7 @@ find_generation() {
   [ -n "$h" ]
 }
 
-# The line of what the site holds. Configuration and manifest, for a difference, hold no secret.
+# FACTS WANT: the line of what the site holds. Configuration and manifest, for a difference, hold no secret.
 show_line() {
   list=
   hh=$h
@@ -165,29 +167,7 @@ show_line() {
   if [ "$texts" = texts ] && [ "$cur" != 0 ]; then
     l="$l,\"config\":\"$(esc "$B/current/client.conf")\",\"manifest\":\"$(esc "$B/current/MANIFEST")\""
   fi
-  printf '\nSPOKEWRIGHT-SHOW %s}\n' "$l"
-}
-
-# Whether the client runs, and will after the next boot
-service_facts() {
-  service look
-  linked && l=true || l=false
-  facts=",\"service\":\"$up\",\"enabled\":$enabled,\"links\":$l"
-}
-
-# NAME TEXT
-put() {
-  printf '%s\n' "$2" >"$S/.$1.new" && flush "$S/.$1.new" && mv -f "$S/.$1.new" "$S/$1" && flush "$S"
-}
-
-# TARGET LINK: replace a link by rename
-point() {
-  [ "$(readlink "$2")" = "$1" ] && return 0
-  rm -f "$2.new"
-  ln -s "$1" "$2.new" || return 1
-  # Without -T, mv would follow a link to a directory and move into it.
-  mv -fT "$2.new" "$2" || { rm -f "$2" && mv -f "$2.new" "$2"; } || return 1
-  flush "${2%/*}"
+  printf '\nSPOKEWRIGHT-SHOW %s}\n%s' "$l" "$2"
 }
 
 grab() {
@@ -235,14 +215,6 @@ lock() {
   look
 }
 
-# Everything that knows the init system, down to disarm().
-U=openvpn-client@spokewright.service
-T=spokewright-deadman
-C=$R/etc/openvpn/client
-CL=../../spokewright/current/client.conf
-D=$R/etc/systemd/system/$U.d
-DL=../../../spokewright/current/unit.conf
-I=$R/etc/init.d/spokewright
 script=init.sh
 if [ -d "$R/run/systemd/system" ] && has systemctl; then
   init=systemd
@@ -255,6 +227,99 @@ elif [ -f "$R/etc/inittab" ] || [ -f "$R/etc/init.d/rcS" ]; then
 else
   init=none
 fi
+
+# The second part of this text where only the first was sent; `asked` is how many bytes it has.
+rest() {
+  [ -n "$asked" ] || return 0
+  printf 'SPOKEWRIGHT-MORE\n'
+  a=$(dd bs="$asked" count=1 iflag=fullblock)
+  [ -n "$a" ] || a=$(dd bs=1 count="$asked")
+  case $a in
+    "#spokewright-agent"*"#spokewright-end") ;;
+    *) fail incomplete "the second part of the agent did not arrive whole" ;;
+  esac
+  verb=rest
+  eval "$a"
+  verb=stage
+}
+
+# DIGEST [texts], then the bundle on standard input if it is wanted
+stage() {
+  texts=$2
+  ready
+  state
+  gens=
+  facts=
+  if [ "$texts" = texts ] || glance "$1"; then
+    look
+    find_generation "$1" && rest && service_facts
+  fi
+  if [ -n "$h" ]; then
+    show_line "$facts"
+    ok false "generation $n already holds it"
+  fi
+  t=$G/.incoming.$$
+  trap '[ ! -e "$t" ] || rm -rf "$t"' EXIT
+  [ ! -e "$t" ] || rm -rf "$t"
+  mkdir "$t" || fail unwritable "cannot write below $G: $(disk)"
+  show_line "" "SPOKEWRIGHT-WANT$nl"
+  if ! e=$(tar -xf - -C "$t" 2>&1); then
+    case $e in *"o space"* | *uota*) fail no-space "no space left below $B" ;; esac
+    fail incomplete "the bundle did not arrive whole: $e"
+  fi
+  cd "$t" || fail unwritable "cannot read below $G: $(disk)"
+  echo "$1" >.digest
+  flush .digest ./* .
+  # The digest proves the manifest, and the manifest the files.
+  sha256sum -c MANIFEST - >/dev/null <<END || fail incomplete "what was read back from the disk is not what was sent"
+$1  MANIFEST
+END
+  cd /
+  h=$1
+  # No lock: -T renames to a free name or not at all. It is taken where mv cannot do that, or another run was faster.
+  n=$((top + 1))
+  if [ -e "$G/$n" ] || ! mv -T "$t" "$G/$n"; then
+    lock
+    h=$1
+    n=$((top + 1))
+    if [ -e "$G/$n" ] || ! mv "$t" "$G/$n"; then fail unwritable "cannot rename below $G: $(disk)"; fi
+  fi
+  flush "$G"
+  ok true "staged as generation $n"
+}
+
+#-- A site to which a bundle is new does without what follows: the controller sends it only when it is asked to.
+
+# NAME TEXT
+put() {
+  printf '%s\n' "$2" >"$S/.$1.new" && flush "$S/.$1.new" && mv -f "$S/.$1.new" "$S/$1" && flush "$S"
+}
+
+# TARGET LINK: replace a link by rename
+point() {
+  [ "$(readlink "$2")" = "$1" ] && return 0
+  rm -f "$2.new"
+  ln -s "$1" "$2.new" || return 1
+  # Without -T, mv would follow a link to a directory and move into it.
+  mv -fT "$2.new" "$2" || { rm -f "$2" && mv -f "$2.new" "$2"; } || return 1
+  flush "${2%/*}"
+}
+
+# Whether the client runs, and will after the next boot
+service_facts() {
+  service look
+  linked && l=true || l=false
+  facts=",\"service\":\"$up\",\"enabled\":$enabled,\"links\":$l"
+}
+
+# Everything that knows the init system, down to disarm().
+U=openvpn-client@spokewright.service
+T=spokewright-deadman
+C=$R/etc/openvpn/client
+CL=../../spokewright/current/client.conf
+D=$R/etc/systemd/system/$U.d
+DL=../../../spokewright/current/unit.conf
+I=$R/etc/init.d/spokewright
 
 # The client and its keeper must not hold our lock, nor the SSH session.
 control() { sh "$B/current/init.sh" "$1" </dev/null >/dev/null 9>&-; }
@@ -403,49 +468,6 @@ show() {
   for d in flock setsid systemd-run logger busybox; do has $d && list="$list${list:+,}\"$d\""; done
   show_line "$more_facts$num,\"tools\":[$list]"
   ok false ""
-}
-
-# DIGEST [texts], then the bundle on standard input if it is wanted
-stage() {
-  texts=$2
-  ready
-  state
-  gens=
-  facts=
-  if [ "$texts" = texts ] || glance "$1"; then
-    look
-    find_generation "$1" && service_facts
-  fi
-  show_line "$facts"
-  [ -z "$h" ] || ok false "generation $n already holds it"
-  t=$G/.incoming.$$
-  trap '[ ! -e "$t" ] || rm -rf "$t"' EXIT
-  [ ! -e "$t" ] || rm -rf "$t"
-  mkdir "$t" || fail unwritable "cannot write below $G: $(disk)"
-  printf 'SPOKEWRIGHT-WANT\n'
-  if ! e=$(tar -xf - -C "$t" 2>&1); then
-    case $e in *"o space"* | *uota*) fail no-space "no space left below $B" ;; esac
-    fail incomplete "the bundle did not arrive whole: $e"
-  fi
-  cd "$t" || fail unwritable "cannot read below $G: $(disk)"
-  echo "$1" >.digest
-  flush .digest ./* .
-  # The digest proves the manifest, and the manifest the files.
-  sha256sum -c MANIFEST - >/dev/null <<END || fail incomplete "what was read back from the disk is not what was sent"
-$1  MANIFEST
-END
-  cd /
-  h=$1
-  # No lock: -T renames to a free name or not at all. It is taken where mv cannot do that, or another run was faster.
-  n=$((top + 1))
-  if [ -e "$G/$n" ] || ! mv -T "$t" "$G/$n"; then
-    lock
-    h=$1
-    n=$((top + 1))
-    if [ -e "$G/$n" ] || ! mv "$t" "$G/$n"; then fail unwritable "cannot rename below $G: $(disk)"; fi
-  fi
-  flush "$G"
-  ok true "staged as generation $n"
 }
 
 # N|DIGEST: under the lock, say what is there and find what is meant
@@ -642,5 +664,6 @@ case $verb in
     [ $# = 0 ] || shift
     "$verb" "$@"
     ;;
+  rest) ;;
   *) fail unknown-verb "$verb?" ;;
 esac

@@ -137,6 +137,13 @@ def test_the_bundle_is_given_only_to_a_site_that_asks_for_it() -> None:
     assert d._reply(line=b'SPOKEWRIGHT-SHOW {"generations":[]}', bundle=b"secret") is None
     assert d._reply(line=b'SPOKEWRIGHT-RECEIPT {"ok":true}\r', bundle=b"secret") == b""
     assert d._reply(line=b"SPOKEWRIGHT-WANT\r", bundle=b"secret") == b"secret"
+    assert d._reply(line=b"SPOKEWRIGHT-MORE", bundle=b"secret") == d.rest_bytes()
+
+
+def test_only_the_staging_of_a_bundle_does_with_a_part_of_the_agent() -> None:
+    assert d.opening(words=("stage", D)) == b""
+    for words in (("stage", D, "texts"), ("show",), ("activate", D, "60")):
+        assert d.opening(words=words) == d.agent_bytes()
 
 
 def test_what_was_done_since_outweighs_what_was_shown() -> None:

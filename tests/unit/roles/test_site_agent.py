@@ -530,6 +530,8 @@ def test_killed_at_any_step_nothing_is_lost_and_the_next_run_finishes(tmp_path: 
 
 def test_the_command_fits_where_dropbear_is_the_server() -> None:
     assert len(delivery.command(user="somebody", words=("stage", "0" * 64, "texts"))) < 1000
+    # Room for what a login on a site may put before it
+    assert len(delivery.command(user="somebody", words=("stage", "0" * 64))) < 8000
 
 
 SHELLS = (["bash", "-c"], ["dash", "-c"], ["busybox", "ash", "-c"])
@@ -553,13 +555,13 @@ def read(out: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_agent_and_bundle_arrive_on_standard_input_whatever_the_login_shell(tmp_path: Path, shell: list[str]) -> None:
     site = Site(tmp_path, "dash")
-    out = log_in(site, shell, "stage", ONE.digest, stdin=delivery.agent_bytes() + ONE.archive)
+    out = log_in(site, shell, "stage", ONE.digest, "texts", stdin=delivery.agent_bytes() + ONE.archive)
     noisy = b"Welcome!\r\n" + out.replace(b"\n", b"\r\n") + b"logout\r\n"
     for one in (out, noisy):
         receipt = read(one)
         assert (receipt["generation"], receipt["changed"], receipt["installed"]) == (1, True, True)
     assert out.count(delivery.WANT) == 1
-    assert delivery.WANT not in log_in(site, shell, "stage", ONE.digest, stdin=delivery.agent_bytes())
+    assert delivery.WANT not in log_in(site, shell, "stage", ONE.digest, "texts", stdin=delivery.agent_bytes())
     assert read(log_in(site, shell, "confirm", ONE.digest, stdin=delivery.agent_bytes()))["reason"] == "not-current"
 
 
@@ -568,7 +570,7 @@ def test_an_agent_of_which_a_part_is_missing_is_not_run(tmp_path: Path, shell: l
     site = Site(tmp_path, "dash")
     whole = delivery.agent_bytes()
     for part in (b"", whole[:100], whole[:-1], whole[1:], whole[3000:] + ONE.archive):
-        receipt = read(log_in(site, shell, "stage", ONE.digest, stdin=part))
+        receipt = read(log_in(site, shell, "stage", ONE.digest, "texts", stdin=part))
         assert receipt["reason"] == "incomplete"
         assert "does something in the login on this site read standard input?" in receipt["message"]
     assert not site.base.exists()
@@ -585,10 +587,45 @@ def test_a_dd_without_fullblock_is_enough(tmp_path: Path) -> None:
         ["dash", "-c"],
         "stage",
         ONE.digest,
+        "texts",
         stdin=delivery.agent_bytes() + ONE.archive,
         path=f"{old}:{os.environ['PATH']}",
     )
     assert read(out)["generation"] == 1
+
+
+def test_an_mv_that_cannot_keep_off_a_directory_is_enough(site: Site) -> None:
+    real = shutil.which("mv")
+    site.tool("mv", f'#!/bin/sh\ncase $1 in -*T*) exit 1 ;; esac\nexec {real} "$@"\n')
+    assert settle(site, ONE) == 1
+    assert settle(site, TWO) == 2
+    assert site.run("revert")["current"] == 1
+    assert [one["intact"] for one in site.run("show")["generations"]] == [True, True]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_new_bundle_needs_the_first_part_of_the_agent_only(tmp_path: Path, shell: list[str]) -> None:
+    site = Site(tmp_path, "dash")
+    out = log_in(site, shell, "stage", ONE.digest, stdin=ONE.archive)
+    assert (out.count(delivery.WANT), out.count(delivery.MORE)) == (1, 0)
+    receipt = read(out)
+    assert (receipt["generation"], receipt["changed"], receipt["installed"]) == (1, True, True)
+    assert "generations" not in receipt
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_site_that_holds_the_bundle_asks_for_the_second_part_to_tell_about_its_service(
+    tmp_path: Path, shell: list[str]
+) -> None:
+    site = Site(tmp_path, "dash")
+    settle(site, ONE)
+    out = log_in(site, shell, "stage", ONE.digest, stdin=delivery.rest_bytes())
+    assert (out.count(delivery.WANT), out.count(delivery.MORE)) == (0, 1)
+    receipt = read(out)
+    assert receipt["changed"] is False
+    assert delivery.settled(shown=receipt, digest=ONE.digest)
+    for part in (b"", delivery.rest_bytes()[:-1], ONE.archive):
+        assert read(log_in(site, shell, "stage", ONE.digest, stdin=part))["reason"] == "incomplete"
 
 
 def processes(site: Site, *words: str, stdin: bytes = b"") -> list[str]:
