@@ -317,3 +317,16 @@ def test_a_holder_that_does_not_say_its_name_is_told_as_such(store: KeyStore) ->
             ensure(again(store), "site-0002")
     finally:
         process.communicate()
+
+
+def test_a_directory_that_another_run_makes_at_this_moment_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.mkdir
+
+    def first_by_another(path: Any, *more: Any) -> None:
+        real(path, *more)
+        real(path, *more)
+
+    monkeypatch.setattr(os, "mkdir", first_by_another)
+    assert ensure(new_store(tmp_path)) is True
