@@ -57,25 +57,37 @@ def rekey(*, store: KeyStore, to: Path | None = None, on_progress: Step | None =
     """
     if not store.path.is_dir():
         raise KeyStoreError(f"there is no key store at {store.path} yet, so there is nothing to lock anew.")
-    with store.operation("rekey"):
-        found = rekey_record.read(store.path)
-        if found is None:
-            found = _begin(store=store, to=to)
-        elif to is not None and Path(os.path.abspath(to)) != Path(found.new):  # noqa: PTH100 - as it was recorded
-            raise StoreKeyError(
-                f"a change to the key {found.new} began at {found.since} and is not finished. Run again without --to "
-                f"to finish it, then change to {to}."
-            )
-        if not found.in_place or Path(found.new).exists():
-            count = _replace_all(store=store, rekey=found, on_progress=on_progress)
-            _swap(found)
-        else:
-            # The new key has its place already; only the record is left.
-            count = _prove_all(store=store, new=StoreKey(Path(found.old)), on_progress=on_progress)
-        store.note("rekeyed", reason=f"{count} files, the former key is kept as {Path(found.kept).name}")
-        rekey_record.remove(store.path)
+    try:
+        with store.operation("rekey"):
+            found, count = _go_on(store=store, to=to, on_progress=on_progress)
+    except OSError as exc:
+        raise KeyStoreError(
+            f"the key store {store.path} cannot be given another key now: {exc.strerror or exc}"
+            f"{f' ({exc.filename})' if exc.filename else ''}. No key was lost, and whatever reads the store tries both "
+            "keys. See to free space and permissions, then run again."
+        ) from exc
     key = Path(found.old if found.in_place else found.new)
     return Rekeyed(files=count, key=key, kept=Path(found.kept), in_place=found.in_place)
+
+
+def _go_on(*, store: KeyStore, to: Path | None, on_progress: Step | None) -> tuple[Rekey, int]:
+    found = rekey_record.read(store.path)
+    if found is None:
+        found = _begin(store=store, to=to)
+    elif to is not None and Path(os.path.abspath(to)) != Path(found.new):  # noqa: PTH100 - as it was recorded
+        raise StoreKeyError(
+            f"a change to the key {found.new} began at {found.since} and is not finished. Run again without --to "
+            f"to finish it, then change to {to}."
+        )
+    if not found.in_place or Path(found.new).exists():
+        count = _replace_all(store=store, rekey=found, on_progress=on_progress)
+        _swap(found)
+    else:
+        # The new key has its place already; only the record is left.
+        count = _prove_all(store=store, new=StoreKey(Path(found.old)), on_progress=on_progress)
+    store.note("rekeyed", reason=f"{count} files, the former key is kept as {Path(found.kept).name}")
+    rekey_record.remove(store.path)
+    return found, count
 
 
 def _begin(*, store: KeyStore, to: Path | None) -> Rekey:
@@ -91,7 +103,7 @@ def _begin(*, store: KeyStore, to: Path | None) -> Rekey:
         # A link to a key on another disk: the key changes there.
         own = Path(os.path.realpath(own))
         new = StoreKey(own.with_name(own.name + NEW))
-        kept = own.with_name(f"{own.name}.{now.strftime('%Y%m%dT%H%M%SZ')}{OLD}")
+        kept = _free(own.with_name(f"{own.name}.{now.strftime('%Y%m%dT%H%M%SZ')}{OLD}"))
     else:
         new = StoreKey(Path(os.path.abspath(to)))  # noqa: PTH100 - a link stays what it is
         kept = own
@@ -110,6 +122,16 @@ def _begin(*, store: KeyStore, to: Path | None) -> Rekey:
         raise StoreKeyError(f"{new.path} holds the key that the store is locked with already. Name another one.")
     found = Rekey(old=str(own), new=str(new.path), kept=str(kept), since=now.strftime("%Y-%m-%dT%H:%M:%SZ"))
     rekey_record.write(store.path, found)
+    return found
+
+
+def _free(path: Path) -> Path:
+    """That name or one beside it which nobody has: a former key is never written over."""
+    number = 1
+    found = path
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return found
 
 

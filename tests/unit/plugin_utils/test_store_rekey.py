@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -39,15 +41,17 @@ def test_every_file_opens_with_the_new_key_only_and_the_old_one_is_kept(tmp_path
     assert steps[-1] == ("opening with the new key", done.files, done.files)
 
 
-def test_the_next_change_keeps_both_former_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_former_key_is_written_over_by_the_next(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    first = rekey(store=store)
-    monkeypatch.setattr(store_rekey, "OLD", ".older")
+    keys = [store.key.path.read_bytes()]
+    # Within one second, so that the dates are the same.
+    kept = []
+    for _time in range(3):
+        kept.append(rekey(store=reopened(store)).kept)
+        keys.append(store.key.path.read_bytes())
 
-    second = rekey(store=reopened(store))
-
-    assert first.kept.exists()
-    assert second.kept.exists()
+    assert [path.read_bytes() for path in kept] == keys[:-1]
+    assert len(set(keys)) == 4
     assert secrets_of(reopened(store))
 
 
@@ -87,6 +91,29 @@ def test_killed_at_any_step_nothing_is_lost_and_a_second_run_finishes(
         assert not list(store.path.rglob(".*.vault.*")), step
     assert step > 25
     assert mixed > 5
+
+
+@pytest.mark.parametrize("room", [0, 1, 4, 9, 14, 20])
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    store = store_in(tmp_path)
+    before = secrets_of(store)
+    left, real = [room], os.fsync
+
+    def fsync(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(FleetError, match=r"No space left on device"):
+            rekey(store=store)
+
+    assert secrets_of(reopened(store)) == before
+    done = rekey(store=reopened(store))
+    assert all(opens(path, done.key) and not opens(path, done.kept) for path in vaults(store))
+    assert secrets_of(reopened(store)) == before
 
 
 def test_keys_made_after_an_interrupted_change_are_locked_anew_too(tmp_path: Path) -> None:
