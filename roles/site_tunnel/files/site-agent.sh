@@ -365,7 +365,11 @@ service() {
       [ ! -f "$B/current/init.sh" ] || ! control status || up=active
       service enabled && enabled=true
       ;;
-    openrc-restart) rc-service spokewright restart </dev/null >/dev/null 9>&- ;;
+    openrc-restart)
+      # Its verdict is of the keeper, not of the client.
+      rc-service spokewright restart </dev/null >/dev/null 9>&-
+      control status
+      ;;
     *-restart) control restart ;;
     *-why) sh "$B/current/init.sh" why </dev/null 9>&- ;;
     openrc-enabled) [ -e "$R/etc/runlevels/default/spokewright" ] ;;
@@ -389,12 +393,19 @@ links() {
   case $init in
     systemd) mkdir -p "$C" "$D" && chmod 755 "$D" && point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" ;;
     none) ;;
+    openrc)
+      # It would name the service after what a link leads to.
+      linked && return 0
+      l=${I%/*}/.spokewright.new
+      cp "$B/current/$script" "$l" && chmod 755 "$l" && flush "$l" && mv -f "$l" "$I" && flush "${I%/*}"
+      ;;
     *) mkdir -p "${I%/*}" && point "$B/current/$script" "$I" ;;
   esac
 }
 linked() {
   case $init in
     systemd) [ "$C/spokewright.conf" -ef "$B/current/client.conf" ] && [ "$D/spokewright.conf" -ef "$B/current/unit.conf" ] ;;
+    openrc) cmp -s "$B/current/$script" "$I" ;;
     *) [ "$I" -ef "$B/current/$script" ] ;;
   esac
 }
