@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -31,6 +32,7 @@ STEPS = ("fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "ftru
 @functools.cache
 def _made() -> Path:
     home = Path(tempfile.mkdtemp(prefix="spokewright-store-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     store = KeyStore(path=home / "keystore", key=home / "keystore.key")
     store.ensure(fleet="test", key_type="p256", gateways=GATEWAYS, sites=SITES)
     store.regenerate(sites=["site-0002"], key_type="p256", reason="a second epoch")
