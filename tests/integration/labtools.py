@@ -93,6 +93,12 @@ def fleet(*words: str) -> Run:
     return run(ROOT / "tools" / "fleet", *words, "-i", str(PLAN))
 
 
+def newest_keys() -> dict[str, tuple[int, str]]:
+    """Each site's newest key as the key store's index knows it: its epoch and its state."""
+    rows = json.loads(fleet("keys", "--format", "json").output)["keys"]
+    return {row["site"]: (row["epoch"], row["state"]) for row in rows}
+
+
 def status() -> dict[str, Any]:
     """What tools/fleet status says, as data."""
     answer = fleet("status", "--format", "json")
