@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 WORKERS: Final = 32
 # So many begin at once, then one more per success: an sshd that all sites are reached through drops logins beyond ten.
 RAMP: Final = 8
-# A wrong login key is wrong everywhere, and a host that refuses often enough locks the controller out.
+# A wrong login key is wrong everywhere, and a host that refuses often enough locks the controller out. But
+# where it works elsewhere, a few neighbours that refuse it must not cost the others their run.
 STOP_AFTER_AUTH_FAILURES: Final = 5
 REFUSED: Final = "auth-refused"
-# Sites that answer nothing must not keep the ramp low: then one more begins with every tick.
+CLOSED: Final = "closed"
+# Sites that are off must not keep the ramp low: one more begins with every tick, unless somebody hung up in it.
 _TICK: Final = 0.25
 # What a worker may take beyond its own deadlines before it is given up as stuck.
 GRACE: Final = 30.0
@@ -64,34 +66,48 @@ def fan_out(
 ) -> dict[str, SiteResult]:
     """Do `work` for every site, `workers` at a time; results in the order of `sites`.
 
-    It begins with `ramp` sites at once. After `stop_after_auth_failures` refused logins in a row (0: never), with no
-    login between that worked, the sites that have not begun get the reason `not-tried`.
+    It begins with `ramp` sites at once, and neighbours in the list do not begin together: they often share what is
+    wrong. After `stop_after_auth_failures` refused logins in a row (0: never), with no login between that worked, the
+    sites that have not begun get the reason `not-tried`. Where more logins have worked before, it takes as many refused
+    ones.
 
     An exception becomes that site's result. A site that is still busy `GRACE` seconds after `limit` is given up, and
     another thread takes its place. The threads are daemons: an interrupted run does not wait for a frozen link.
     """
-    crew = _Crew(sites=sites, work=work)
+    crew = _Crew(sites=_mixed(sites=list(dict.fromkeys(sites)), at_once=min(ramp, workers)), work=work)
     for _worker in range(min(ramp, workers, crew.total)):
         crew.hire()
     results: dict[str, SiteResult] = {}
     failed = 0
+    worked = 0
     refused: list[str] = []
+    grown = time.monotonic()
     while len(results) < crew.total:
         found = crew.next_results(overdue=limit + GRACE, known=results)
         for result in found:
             if result.reason == REFUSED:
                 refused.append(result.site)
             elif result.ok or result.receipt:
+                worked += 1
                 refused.clear()
-            if len(refused) == stop_after_auth_failures:
+            if refused and len(refused) == max(stop_after_auth_failures, worked) and stop_after_auth_failures:
                 found += [_not_tried(site=site, refused=refused, last=result) for site in crew.dismiss()]
             results[result.site] = result
             failed += not result.ok
             if on_progress is not None:
                 on_progress(Progress(done=len(results), failed=failed, total=crew.total, last=result))
-        if crew.hired < workers and (not found or any(result.ok for result in found)):
+            if result.reason == CLOSED:
+                grown = time.monotonic()
+        if crew.hired < workers and (time.monotonic() - grown >= _TICK or any(result.ok for result in found)):
             crew.hire()
+            grown = time.monotonic()
     return {site: results[site] for site in dict.fromkeys(sites)}
+
+
+def _mixed(*, sites: list[str], at_once: int) -> list[str]:
+    """The sites in an order in which those that are worked on at the same time are no neighbours."""
+    step = -(-len(sites) // max(1, at_once))
+    return [site for start in range(step) for site in sites[start::step]]
 
 
 class _Crew:
@@ -102,7 +118,7 @@ class _Crew:
         self._todo: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[SiteResult] = queue.SimpleQueue()
         self._started: dict[str, float] = {}
-        for site in dict.fromkeys(sites):
+        for site in sites:
             self._todo.put(site)
         self.total = self._todo.qsize()
         self.hired = 0
