@@ -58,7 +58,7 @@ class Recovery:
     def finish(self, left: Operation) -> None:
         """Finish one operation."""
         self._clean(left)
-        lines = self.ledger.of(left.name, since=left.since)
+        lines = self.ledger.of(left.name)
         for name in left.pending:
             if name.startswith(REMOVE):
                 site, epoch = _site_and_epoch(name)

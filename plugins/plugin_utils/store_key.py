@@ -55,6 +55,12 @@ class StoreKey:
                 self._known = self._ask() if self.is_program else self._read_file()
             return self._known
 
+    def forget(self) -> None:
+        """Read a key file anew next time: it may hold another key by now. A program is not asked twice."""
+        with self._mutex:
+            if not self.is_program:
+                self._known = None
+
     def make(self) -> bool:
         """Make the key file unless it is there; whether it was made now."""
         if self.exists:

@@ -54,6 +54,8 @@ class StoreWork:
                 self.storage.make("")
                 begun, _ = operation.begin(directory=root, what=what, owner=owner)
                 stack.enter_context(locked(directory=root, holder=begun.holder))
+                # The store may have been given another key since this process read its own.
+                self.storage.key.forget()
                 # Who held the lock until now has said what it left.
                 self.storage.clean("")
                 begun, self.left = operation.begin(directory=root, what=what, owner=owner)

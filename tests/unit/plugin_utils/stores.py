@@ -17,6 +17,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible.parsing import vault
+
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import vault_format
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
 
@@ -30,7 +32,7 @@ STEPS = ("fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "ftru
 
 
 @functools.cache
-def _made() -> Path:
+def _made(_derivation: str) -> Path:
     home = Path(tempfile.mkdtemp(prefix="spokewright-store-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     store = KeyStore(path=home / "keystore", key=home / "keystore.key")
@@ -41,9 +43,11 @@ def _made() -> Path:
 
 def store_in(folder: Path) -> KeyStore:
     """A store of two sites, one of which has two keys."""
+    # With quick_vault() another one: neither opens the other's files.
+    made = _made(vault.VaultAES256._create_key_cryptography.__qualname__)
     # Without the record of who made it: that process still runs, and would keep a forked one out.
-    shutil.copytree(_made() / "keystore", folder / "keystore", ignore=shutil.ignore_patterns("operation.json"))
-    shutil.copy(_made() / "keystore.key", folder / "keystore.key")
+    shutil.copytree(made / "keystore", folder / "keystore", ignore=shutil.ignore_patterns("operation.json"))
+    shutil.copy(made / "keystore.key", folder / "keystore.key")
     return KeyStore(path=folder / "keystore", key=folder / "keystore.key")
 
 

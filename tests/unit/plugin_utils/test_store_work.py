@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -330,3 +331,25 @@ def test_a_directory_that_another_run_makes_at_this_moment_is_taken(
 
     monkeypatch.setattr(os, "mkdir", first_by_another)
     assert ensure(new_store(tmp_path)) is True
+
+
+def test_what_was_cut_off_is_finished_though_the_clock_was_set_back_meanwhile(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(store._index, "put", broken)
+        with pytest.raises(KeyStoreError, match="No space left"):
+            store.mark(seen=[Seen(site="site-0001", epoch=1, state="staged")])
+    path = store.path / operation.RECORD
+    # As if it had begun while the clock was ahead of what the ledger's lines say.
+    path.write_text(json.dumps({**json.loads(path.read_text()), "since": "2099-01-01T00:00:00Z"}))
+
+    later = KeyStore(path=store.path, key=store.key.path)
+    ensure(later)
+
+    assert later.index()["site-0001"][1]["state"] == "staged"
+    assert later.verify() == []
+
+
+def broken(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
