@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DIRECTORY: Final = "index"
 
+_FIELDS: Final = frozenset(("site", "epoch", "event", "kid", "fingerprint", "time"))
+
 Epochs = dict[int, dict[str, Any]]
 
 
@@ -34,7 +36,7 @@ class KeyIndex:
             return {}
         try:
             found = json.loads(self.storage.read(name))
-            return {int(epoch): {**entry, "state": str(entry["state"])} for epoch, entry in found["epochs"].items()}
+            return {int(epoch): _entry(entry) for epoch, entry in found["epochs"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise KeyStoreError(
                 f"{self.storage.root / name} is no index of a site ({exc}). It holds nothing secret: delete it, the "
@@ -59,6 +61,14 @@ class KeyIndex:
     def all(self, sites: Sequence[str] | None = None) -> dict[str, Epochs]:
         """What is known of these sites, or of all."""
         return {site: found for site in (self.sites() if sites is None else sites) if (found := self.get(site))}
+
+
+def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """One epoch, in the shape that everybody relies on."""
+    state = entry["state"]
+    if state not in STATES:
+        raise ValueError(f"no key is {state!r}")
+    return {**entry, "epoch": int(entry["epoch"]), "times": dict(entry["times"])}
 
 
 def misfits(*, index: KeyIndex, ledger: Ledger) -> list[str]:
@@ -90,6 +100,9 @@ def replay(entries: Iterable[Mapping[str, Any]], *, sites: Iterable[str] | None 
     wanted = None if sites is None else set(sites)
     found: dict[str, Epochs] = {}
     for line in entries:
+        if not line.keys() >= _FIELDS:
+            # It is damaged: `verify` names it.
+            continue
         site, epoch, state = str(line["site"]), int(line["epoch"]), str(line["event"])
         if not site or state not in STATES or (wanted is not None and site not in wanted):
             continue

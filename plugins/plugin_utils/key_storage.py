@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 from typing import TYPE_CHECKING, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import rekey_record, vault_format
@@ -64,7 +65,8 @@ class Storage:
                 f"{path} is missing from the key store. Restore it from the backup; do not make it anew."
             ) from exc
         except (OSError, UnicodeDecodeError) as exc:
-            raise KeyStoreError(f"{path} cannot be read: {exc}.") from exc
+            said = exc.strerror if isinstance(exc, OSError) else exc
+            raise KeyStoreError(f"{path} cannot be read: {said}.") from exc
 
     def open(self, name: str) -> str:
         """A secret text."""
@@ -170,6 +172,17 @@ class Storage:
                 "every site and gateway then gets new keys."
             )
 
+    def refuse_foreign(self) -> None:
+        """Root can write into anybody's store, but its owner could not read that any more."""
+        owner = self.root.stat().st_uid
+        if owner != os.geteuid():
+            name = _user(owner)
+            raise KeyStoreError(
+                f"the key store {self.root} belongs to {name}, and this runs as {_user(os.geteuid())}: {name} could "
+                f"not read what is written now. Nothing was changed. Run it as {name}, or hand store and its own key "
+                "over with chown -R."
+            )
+
     @property
     def holds_secrets(self) -> bool:
         """Whether anything in here needs the store's own key."""
@@ -192,6 +205,13 @@ class Storage:
                 f"{path} cannot be written: {said}. No key was lost. See to free space and to the permissions of the "
                 "directory, then run again."
             ) from exc
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _is_left(name: str) -> bool:

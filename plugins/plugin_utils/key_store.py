@@ -204,6 +204,7 @@ class KeyStore:
         """Add a line to the ledger. It waits for nobody: a key may have to be shown while a rollout runs."""
         with told(self.storage):
             self.storage.check()
+            self.storage.refuse_foreign()
             entry = self._index.get(site).get(epoch, {}) if site else {}
             self._log(
                 [dataclasses.replace(state_event(site=site, epoch=epoch, state=event, entry=entry), reason=reason)]

@@ -86,7 +86,9 @@ def read(directory: Path) -> Operation | None:
         return Operation(**{**found, "owner": Process(**found["owner"]), "pending": tuple(found.get("pending", ()))})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except OSError as exc:
+        raise KeyStoreError(f"{path} cannot be read: {exc.strerror or exc}. See to its owner and permissions.") from exc
+    except (ValueError, KeyError, TypeError) as exc:
         raise KeyStoreError(
             f"{path} cannot be understood ({exc}). It holds nothing secret: see that nobody works on the key store, "
             "delete it, then run again."

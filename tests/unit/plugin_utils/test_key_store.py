@@ -9,18 +9,17 @@ import datetime as dt
 import errno
 import json
 import os
+import pwd
 import shutil
 import stat
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, vault_format
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import key_store as ks
 from key_support import new_store, quick_vault
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SITES = ["site-0001", "site-0002"]
 
@@ -177,7 +176,12 @@ def test_a_lost_index_is_made_again_from_the_ledger_with_its_states(store: ks.Ke
 def test_a_damaged_index_says_that_it_may_be_deleted(store: ks.KeyStore) -> None:
     path = store.path / "index/site-0001.json"
     before = path.read_bytes()
-    for text in ("", "[]", "x", '{"epochs": {"a": {}}}', '{"epochs": {"1": 7}}', '{"epochs": {"1": {}}}'):
+    entry = json.loads(before)["epochs"]["1"]
+    for wrong in ({}, 7, {**entry, "state": "lost"}, {**entry, "epoch": None}, {**entry, "times": "x"}):
+        path.write_text(json.dumps({"epochs": {"1": wrong}}))
+        with pytest.raises(ks.KeyStoreError, match=r"site-0001\.json is no index of a site .*delete it, the next run"):
+            store.index()
+    for text in ("", "[]", "x", '{"epochs": {"a": {}}}', '{"epochs": {"1": {}}}'):
         path.write_text(text)
         with pytest.raises(ks.KeyStoreError, match=r"site-0001\.json is no index of a site .*delete it, the next run"):
             ensure(store)
@@ -194,6 +198,16 @@ def test_an_index_that_does_not_fit_the_ledger_is_named(store: ks.KeyStore) -> N
     assert problem == f"{path}: epoch 1: state is 'confirmed', but ledger.jsonl says 'issued'."
     path.write_text(whole.replace('"1": {', '"7": {'))
     assert store.ledger.verify() == [f"{path}: epoch 7: no line of ledger.jsonl says that it was issued."]
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", '{"seq": 3}', "x"])
+def test_a_line_of_the_ledger_that_is_none_is_named_and_nothing_falls_over_it(store: ks.KeyStore, line: str) -> None:
+    lines = store.ledger.path.read_text().splitlines()
+    store.ledger.path.write_text("\n".join([*lines[:2], line, *lines[2:], ""]))
+    assert any(problem.startswith(f"{store.ledger.path}:3: ") for problem in store.verify())
+    (store.path / "index/site-0001.json").unlink()
+    ensure(store)
+    assert store.index()["site-0001"][1]["state"] == "issued"
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "server-tls-crypt-v2.vault"])
@@ -301,6 +315,43 @@ def test_a_store_that_cannot_be_written_is_one_clear_error_and_read_all_the_same
     with pytest.raises(ks.KeyStoreError, match=rf"store cannot be written: {os.strerror(number)}.*No key was lost"):
         ensure(store, sites=[*SITES, "site-0003"])
     assert ensure(store).changed is False
+
+
+def test_root_writes_nothing_into_the_store_of_somebody_else(
+    store: ks.KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(store)
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    # Which user this is depends on where the test runs; that it is another than the owner does not.
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    said = (
+        rf"key store {store.path} belongs to {me}, and this runs as user 54321: .*Nothing was changed"
+    )
+    with pytest.raises(ks.KeyStoreError, match=said):
+        ensure(store, sites=[*SITES, "site-0003"])
+    with pytest.raises(ks.KeyStoreError, match=said):
+        store.note("revealed", site="site-0001", epoch=1)
+    assert content(store) == before
+    # Nothing is to be written for these.
+    assert ensure(store).changed is False
+    assert store.site_key(site="site-0001").epoch == 1
+
+
+def test_a_file_that_only_somebody_else_may_read_is_told_as_such(
+    store: ks.KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.read_text
+
+    def read_text(path: Path, **more: Any) -> str:
+        if path.name in {"operation.json", "1.vault"}:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, **more)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(ks.KeyStoreError, match=r"operation\.json cannot be read: Permission denied\. See to its owner"):
+        ensure(store, sites=[*SITES, "site-0003"])
+    with pytest.raises(ks.KeyStoreError, match=r"1\.vault cannot be read: Permission denied\.$"):
+        store.site_key(site="site-0001")
 
 
 def test_a_revocation_list_that_soon_ends_is_renewed_and_forgets_nobody(
