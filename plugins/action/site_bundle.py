@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.basic import missing_required_lib
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.counts import check_counts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_verbs import VERBS, check_generation
@@ -49,6 +50,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(missing_required_lib(exc.name or "paramiko")) from exc
         try:
             check_generation(verb=args["verb"], generation=args["generation"])
+            check_counts(deadman_seconds=args["deadman_seconds"])
             fleet = load_fleet(plan_file=Path(args["plan"]))
             if site not in {one.id for one in fleet.sites}:
                 raise AnsibleActionFail(

@@ -42,7 +42,8 @@ class ActionModule(ActionBase):
         for site in args["sites"]:
             ok = site not in dead
             sites[site] = {{"ok": ok, "changed": ok and site not in served, "reason": "", "message": "was asked"}}
-        return {{**result, "changed": True, "sites": sites}}
+        report = {{}} if self._task.check_mode else {{"report": "REPORT.txt"}}
+        return {{**result, "changed": True, "sites": sites, "msg": "the sum. Report: REPORT.txt", **report}}
 """
 
 
@@ -110,6 +111,16 @@ def test_dead_sites_are_failed_hosts_and_the_others_are_served(controller: Contr
     assert (order["verb"], order["sites"]) == ("stage", SITES)
     assert order["report"] == str(controller.path / "reports" / "distribute_keys")
     assert "keystore.key was made: it alone opens the key store" in said
+
+
+@pytest.mark.parametrize("dead", ["", "site-0001", " ".join(SITES)])
+def test_where_the_report_is_comes_last_whoever_failed(controller: Controller, dead: str) -> None:
+    status, recap, said = controller.run(dead=dead)
+
+    assert status == (2 if dead else 0), said
+    assert sorted(host for host, (_changed, failed) in recap.items() if failed) == dead.split()
+    assert said.count("msg: 'the sum. Report: REPORT.txt'") + said.count('"msg": "the sum. Report: REPORT.txt"') == 1
+    assert said.index("Report: REPORT.txt") > said.rindex("TASK [Say what became of each site]")
 
 
 def test_check_makes_nothing_and_the_second_run_changes_nothing(controller: Controller) -> None:
