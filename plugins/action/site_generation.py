@@ -15,6 +15,7 @@ from ansible.module_utils.basic import missing_required_lib
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.counts import check_counts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import (
@@ -66,6 +67,7 @@ class ActionModule(ActionBase):
         began = time.time()
         try:
             check_generation(verb=args["verb"], generation=args["generation"])
+            check_counts(workers=args["workers"], deadman_seconds=args["deadman_seconds"])
             fleet = load_fleet(plan_file=Path(args["plan"]))
             store = key_store.open_store(fleet.plan)
             wanted = _wanted(fleet=fleet, asked=args["sites"], task_vars=task_vars or {})
@@ -83,9 +85,9 @@ class ActionModule(ActionBase):
             results = run.carry_out(sites=wanted, workers=args["workers"], on_progress=_Reporter(verb=args["verb"]))
             result.update(site_run.summary(results=results, began=run.began))
             result["msg"] = _say(verb=args["verb"], results=results, dry_run=dry)
-            keys = store.index(sites=list(results)) if dry or args["report"] else {}
+            keys = store.index(sites=list(results)) if args["report"] and not dry else {}
             if dry:
-                _foretell(results=results, keys=keys)
+                _foretell(results=results)
             elif args["report"]:
                 circumstances = Circumstances(
                     fleet=fleet.plan.name, verb=args["verb"], began=began, ended=time.time(), by=store_lock.who()
@@ -106,13 +108,11 @@ class ActionModule(ActionBase):
         return result
 
 
-def _foretell(*, results: Mapping[str, SiteResult], keys: Mapping[str, Mapping[int, Mapping[str, t.Any]]]) -> None:
-    """Say what would travel where, and name the key by its fingerprint."""
+def _foretell(*, results: Mapping[str, SiteResult]) -> None:
+    """Say what would travel where."""
     for site, one in results.items():
         if one.changed:
-            epochs = keys.get(site, {})
-            key = f", PSK {epochs[max(epochs)].get('psk_fingerprint', '')}" if epochs else ""
-            display.display(f"  {site}: {one.message}{key}")
+            display.display(f"  {site}: {one.message}")
 
 
 def _wanted(*, fleet: Fleet, asked: list[str] | None, task_vars: dict[str, t.Any]) -> list[str]:
@@ -122,7 +122,8 @@ def _wanted(*, fleet: Fleet, asked: list[str] | None, task_vars: dict[str, t.Any
     if strange:
         raise AnsibleActionFail(
             f"{', '.join(strange[:5])}{' and more' if len(strange) > 5 else ''}: not in the registry of "
-            f"{fleet.plan.file}. Run this task in a play for sites only, with run_once."
+            f"{fleet.plan.file}. Run this task in a play for sites only, with run_once. If the registry was changed "
+            "after this run began, run again."
         )
     return names
 

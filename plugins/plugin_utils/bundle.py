@@ -51,6 +51,7 @@ class Bundle:
     digest: str
     archive: bytes
     manifest: str
+    psk_fingerprint: str = ""
 
     def __repr__(self) -> str:
         return f"Bundle(site={self.site!r}, epoch={self.epoch}, digest={self.digest!r})"
@@ -75,11 +76,10 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
     """The site's bundle: the same bytes from the same plan, key and version, wherever it is built."""
     if key.site != site.id:
         raise BundleError(f"the key of {key.site} was about to go into the bundle of {site.id}.")
+    psk_fingerprint = tls_crypt_v2.fingerprint(text=key.psk.reveal())
     files = {
         **render_public(site=site),
-        FACTS: facts_line(
-            epoch=key.epoch, kid=key.kid, psk_fingerprint=tls_crypt_v2.fingerprint(text=key.psk.reveal())
-        ),
+        FACTS: facts_line(epoch=key.epoch, kid=key.kid, psk_fingerprint=psk_fingerprint),
         "ca.crt": key.ca,
         "site.crt": key.certificate,
         "site.key": key.private_key.reveal(),
@@ -92,6 +92,7 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
         digest=hashlib.sha256(manifest.encode()).hexdigest(),
         archive=_tar({**files, MANIFEST: manifest}),
         manifest=manifest,
+        psk_fingerprint=psk_fingerprint,
     )
 
 

@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.bundle import Bundle, agent_text
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Target, Timeouts, open_session
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
+    SshTimeoutError,
+    Target,
+    Timeouts,
+    open_session,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Answer
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Answer, OpenSshSession, Session
 
     # Words for the agent, and the bundle it is given if it wants it.
     Ask = Callable[..., dict[str, Any]]
 
+VOICE: Final = b"SPOKEWRIGHT-"
 MARK: Final = "SPOKEWRIGHT-RECEIPT "
 SHOWN: Final = "SPOKEWRIGHT-SHOW "
 WANT: Final = b"SPOKEWRIGHT-WANT"
@@ -35,9 +41,10 @@ SEAM: Final = "\n#-- "
 # Around the agent's text, so that a part of it is never taken for the whole.
 HEAD: Final = "#spokewright-agent"
 TAIL: Final = "#spokewright-end"
+READS: Final = "does something in the login on this site read standard input?"
 CUT: Final = (
     '{"agent":2,"ok":false,"changed":false,"reason":"incomplete",'
-    '"message":"the agent did not arrive whole; does something in the login on this site read standard input?"}'
+    f'"message":"the agent did not arrive whole; {READS}"}}'
 )
 
 
@@ -86,14 +93,31 @@ def carry_out(*, order: Order, timeouts: Timeouts | None = None) -> SiteResult:
     with open_session(target=order.target, timeouts=timeouts) as session:
 
         def ask(*words: str, bundle: bytes = b"") -> dict[str, Any]:
-            answer = session.converse(
-                command=command(user=order.target.user, words=words),
-                stdin=opening(words=words),
-                wanted=lambda line: _reply(line=line, bundle=bundle),
-            )
+            line = command(user=order.target.user, words=words)
+            if not bundle:
+                # Standard input ends behind the agent, so an agent of which a login took a part is missed at once.
+                answer = session.run(command=line, stdin=opening(words=words))
+            else:
+                answer = _offer(session=session, line=line, stdin=opening(words=words), bundle=bundle)
             return read_receipt(site=order.target.name, answer=answer)
 
         return _dispatch(order=order, ask=ask)
+
+
+def _offer(*, session: Session | OpenSshSession, line: str, stdin: bytes, bundle: bytes) -> Answer:
+    spoke = False
+
+    def reply(heard: bytes) -> bytes | None:
+        nonlocal spoke
+        spoke = spoke or heard.startswith(VOICE)
+        return _reply(line=heard, bundle=bundle)
+
+    try:
+        return session.converse(command=line, stdin=stdin, wanted=reply)
+    except SshTimeoutError as exc:
+        if spoke:
+            raise
+        raise SshTimeoutError(f"{exc} The agent said nothing: {READS}") from exc
 
 
 def _reply(*, line: bytes, bundle: bytes) -> bytes | None:
@@ -256,7 +280,8 @@ def _foretell(*, order: Order, bundle: Bundle, shown: dict[str, Any]) -> SiteRes
         if held is not None:
             return _held(site=site, bundle=bundle, receipt=facts)
         changed = True
-        message = f"would send bundle {short}, {len(bundle.archive)} bytes, key epoch {bundle.epoch}"
+        key = f"key epoch {bundle.epoch}, PSK {bundle.psk_fingerprint}"
+        message = f"would send bundle {short}, {len(bundle.archive)} bytes, {key}"
     elif held is None:
         changed, message = True, f"would {order.verb} bundle {short} once it is staged"
     elif order.verb == "activate":

@@ -70,6 +70,33 @@ def test_a_bundle_arrives_is_activated_and_confirmed_and_then_nothing_changes(re
     assert do(remote, "stage", key, dry_run=True).changed is False
 
 
+AS_ASKED = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
+
+
+def test_a_login_that_reads_standard_input_is_told_as_such(tmp_path: Path, key: SiteKey) -> None:
+    with sshd(tmp_path / "remote", more=f"ForceCommand read x; {AS_ASKED}\n") as remote:
+        began = time.monotonic()
+        shown = do(remote, "show", key, timeouts=PATIENT)
+        assert time.monotonic() - began < PATIENT.command
+        assert shown.reason == "incomplete"
+        assert "does something in the login on this site read standard input?" in shown.message
+        staged = do(remote, "stage", key)
+        assert staged.reason == "timeout"
+        assert "The agent said nothing: does something in the login on this site read" in staged.message
+
+
+def test_a_login_that_leaves_half_a_line_does_not_hide_what_the_agent_asks_for(tmp_path: Path, key: SiteKey) -> None:
+    with sshd(tmp_path / "remote", more=f"ForceCommand printf 'half a line'; {AS_ASKED}\n") as remote:
+        for verb in ("stage", "stage", "activate", "confirm", "stage"):
+            result = do(remote, verb, key, timeouts=PATIENT)
+            assert result.ok, result
+
+
+def test_a_dry_run_names_the_key_by_its_fingerprint(remote: Remote, key: SiteKey) -> None:
+    facts = f"key epoch 1, PSK {key.public()['psk_fingerprint']}"
+    assert facts in do(remote, "stage", key, dry_run=True).message
+
+
 def test_a_changed_host_key_gets_nothing_and_both_fingerprints_are_named(remote: Remote, key: SiteKey) -> None:
     other = keygen(remote.home / "other")
     target = dataclasses.replace(remote.target, host_key=other)

@@ -33,10 +33,12 @@ nap() { sleep 0.2 2>/dev/null || sleep 1; }
 
 keep() {
   child=
-  trap 'trap "" TERM; [ -z "$child" ] || { kill $child; wait $child; }; exit 0' TERM
+  # A stop may come when the client runs and its number is not noted yet.
+  trap 'trap "" TERM; [ "$child" != begun ] || child=$!; [ -z "$child" ] || { kill $child; wait $child; }; exit 0' TERM
   while :; do
     # A generation on probation whose dead-man timer was lost in a power cut is left before the client starts.
     sh "$current/agent.sh" guard
+    child=begun
     openvpn --config "$current/client.conf" --syslog spokewright >"$said" 2>&1 &
     child=$!
     echo $child >"$client"

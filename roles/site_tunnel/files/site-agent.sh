@@ -45,6 +45,8 @@ has() { command -v "$1" >/dev/null; }
 # The answers of these come in variables: asking in $( ) would start a process.
 num() { case $1 in '' | *[!0-9]*) num=0 ;; *) num=$1 ;; esac; }
 get() { read -r num _ <"$S/$1" && num "$num" || num=0; }
+# PID: it runs, and is one of us; after a restart, or in time, a number alone is somebody else's
+lives() { kill -0 "$1" && grep -q -e spokewright -e site-agent "/proc/$1/cmdline"; }
 boot_id() { read -r boot </proc/sys/kernel/random/boot_id || boot=none; }
 uptime() { read -r now _ </proc/uptime && now=${now%%.*} || now=0; }
 disk() { df -P "$B" "$R/etc" | tail -n 1; }
@@ -69,7 +71,11 @@ receipt() {
   exit 1
 }
 ok() { receipt true "$1" "" "$2"; }
-fail() { receipt false false "$1" "$2"; }
+# Whatever failed, a program that is missing is the reason to name.
+fail() {
+  for f in tar sha256sum sync mv mkdir ln; do has $f || receipt false false tool-missing "$f is not installed"; done
+  receipt false false "$1" "$2"
+}
 
 # What the site is set to
 state() {
@@ -184,7 +190,7 @@ grab() {
   read -r p b <"$S/lock.d/owner" || p=
   # An owner that has not written its name yet is given the time to.
   if [ -n "$p" ]; then
-    [ "$b" = "$boot" ] && kill -0 "$p" && return 1
+    [ "$b" = "$boot" ] && lives "$p" && return 1
   elif [ "$1" -lt 3 ]; then
     return 1
   fi
@@ -193,10 +199,14 @@ grab() {
 }
 
 ready() {
-  [ -d "$S" ] && [ -d "$G" ] || mkdir -p "$S" "$G" || fail unwritable "cannot write below $B: $(disk)"
+  if [ ! -d "$S" ] || [ ! -d "$G" ]; then
+    mkdir -p "$S" "$G" || fail unwritable "cannot write below $B: $(disk)"
+    # What the parents know of new directories must not be younger than what lies in these.
+    flush "$B" "$R/etc"
+  fi
   # What a killed run left half received or half removed
   for g in "$G"/.incoming.* "$G"/.old.*; do
-    [ ! -d "$g" ] || kill -0 "${g##*.}" || rm -rf "$g"
+    [ ! -d "$g" ] || [ "$g" = "$t" ] || lives "${g##*.}" || rm -rf "$g"
   done
 }
 
@@ -231,7 +241,8 @@ fi
 # The second part of this text where only the first was sent; `asked` is how many bytes it has.
 rest() {
   [ -n "$asked" ] || return 0
-  printf 'SPOKEWRIGHT-MORE\n'
+  # After a login that ended in the middle of a line, too
+  printf '\nSPOKEWRIGHT-MORE\n'
   a=$(dd bs="$asked" count=1 iflag=fullblock)
   [ -n "$a" ] || a=$(dd bs=1 count="$asked")
   case $a in
@@ -269,7 +280,7 @@ stage() {
   fi
   cd "$t" || fail unwritable "cannot read below $G: $(disk)"
   echo "$1" >.digest
-  flush .digest ./* .
+  flush .digest ./* . || fail unwritable "cannot sync $t: $(disk)"
   # The digest proves the manifest, and the manifest the files.
   sha256sum -c MANIFEST - >/dev/null <<END || fail incomplete "what was read back from the disk is not what was sent"
 $1  MANIFEST

@@ -17,7 +17,7 @@ from ansible_collections.spokewright.fleet.plugins.action import site_generation
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import one_site, site_run
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import Progress, SiteResult
 from unit.action.action_tools import act
-from unit.plugin_utils.fleet_files import write_fleet
+from unit.plugin_utils.fleet_files import HEADER, site_line, write_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +113,26 @@ def test_a_host_that_is_no_site_is_named(plan: str) -> None:
         act("site_bundle", {"plan": plan, "verb": "show"}, variables=host("gw1"))
 
 
+@pytest.mark.parametrize("option", ["workers", "deadman_seconds"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_numbers_that_would_serve_nobody_are_refused(plan: str, engine: type[Engine], option: str, value: int) -> None:
+    engine.asked = {}
+    with pytest.raises(AnsibleActionFail, match=rf"^{option} is {value}\. It has to be 1 or more; leave it out for"):
+        act("site_generation", {"plan": plan, "verb": "activate", option: value}, variables=host("site-0001"))
+    if option == "deadman_seconds":
+        with pytest.raises(AnsibleActionFail, match=rf"^{option} is {value}\."):
+            act("site_bundle", {"plan": plan, "verb": "activate", option: value}, variables=host("site-0001"))
+
+    assert engine.asked == {}
+
+
+def test_a_site_that_left_the_registry_while_the_run_went_on_is_named(plan: str, tmp_path: Path) -> None:
+    write_fleet(tmp_path, sites="\n".join([HEADER, site_line(1, group="canary")]) + "\n")
+
+    with pytest.raises(AnsibleActionFail, match=r"site-0002: not in .*changed after this run began, run again\.$"):
+        act("site_generation", {"plan": plan, "verb": "stage"}, variables=host("site-0001"))
+
+
 def test_the_report_is_written_and_its_path_told(plan: str, tmp_path: Path) -> None:
     base = tmp_path / "reports" / "keys"
 
@@ -125,15 +145,14 @@ def test_the_report_is_written_and_its_path_told(plan: str, tmp_path: Path) -> N
     assert f"{DEAD}: nothing answers." in base.with_name("keys-latest.txt").read_text(encoding="utf-8")
 
 
-def test_check_mode_says_what_would_travel_by_fingerprint(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = act("site_psk", {"plan": plan})["sites"]["site-0001"]["psk_fingerprint"]
+def test_check_mode_says_what_would_travel_where(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr(site_generation.display, "display", lambda line, **_how: shown.append(line))
 
     act("site_generation", {"plan": plan, "verb": "stage"}, check=True, variables=host("site-0001"))
 
     assert [line for line in shown if "WARNING" not in line] == [
-        f"  site-0001: would send bundle, PSK {made}",
+        "  site-0001: would send bundle",
         "  stage: 2 sites, 1 would change, 0 as they should be, 1 failed",
     ]
 

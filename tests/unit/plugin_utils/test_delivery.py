@@ -19,7 +19,9 @@ TARGET = Target(
     name="site-0001", address="198.18.1.1", port=22, user="root", host_key="x y", private_key_file=Path("/nowhere")
 )
 DAMAGED = [{"generation": 4, "digest": "", "intact": False}]
-BUNDLE = Bundle(site="site-0001", epoch=1, digest="d" * 64, archive=b"archive", manifest="")
+BUNDLE = Bundle(
+    site="site-0001", epoch=1, digest="d" * 64, archive=b"archive", manifest="", psk_fingerprint="SHA256:ab"
+)
 
 
 def shown(**changes: Any) -> dict[str, Any]:
@@ -82,14 +84,15 @@ def test_every_verb_is_one_exchange(verb: str, more: dict[str, Any], asked: str)
 
 OLD = {"generation": 2, "digest": "2" * 64, "intact": True, "facts": {"epoch": 1}}
 OLDER = {"generation": 1, "digest": "1" * 64, "intact": True, "facts": {"epoch": 1}}
+WOULD = "would send bundle dddddddddddd, 7 bytes, key epoch 1, PSK SHA256:ab"
 THREE = shown(generations=[*shown()["generations"], OLD, OLDER], previous=2)
 
 
 @pytest.mark.parametrize(
     ("verb", "state", "more", "message"),
     [
-        ("stage", shown(generations=[]), {}, "would send bundle dddddddddddd, 7 bytes, key epoch 1"),
-        ("stage", shown(generations=DAMAGED), {}, "would send bundle dddddddddddd, 7 bytes, key epoch 1"),
+        ("stage", shown(generations=[]), {}, WOULD),
+        ("stage", shown(generations=DAMAGED), {}, WOULD),
         ("stage", shown(), {}, ""),
         ("activate", shown(), {}, ""),
         ("activate", shown(current=3), {}, "would activate generation 4, 90 s to be confirmed"),

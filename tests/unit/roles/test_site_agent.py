@@ -628,6 +628,72 @@ def test_a_site_that_holds_the_bundle_asks_for_the_second_part_to_tell_about_its
         assert read(log_in(site, shell, "stage", ONE.digest, stdin=part))["reason"] == "incomplete"
 
 
+def test_the_second_part_is_asked_for_on_a_line_of_its_own_whatever_the_login_printed(tmp_path: Path) -> None:
+    site = Site(tmp_path, "dash")
+    site.stage(ONE)
+    out = log_in(site, ["dash", "-c"], "stage", ONE.digest, stdin=delivery.rest_bytes())
+    assert b"\x1b]0;title\x07" + out == b"\x1b]0;title\x07\nSPOKEWRIGHT-MORE\n" + out.partition(b"MORE\n")[2]
+
+
+@pytest.mark.parametrize("tool", ["sha256sum", "tar", "sync"])
+def test_a_program_that_a_site_lacks_is_named(tmp_path: Path, tool: str) -> None:
+    site = Site(tmp_path, "busybox")
+    if tool == "sha256sum":
+        site.stage(ONE)
+    (tmp_path / "busybox" / tool).unlink()
+    for words in (("stage", TWO.digest), ("activate", "1", "60")):
+        failed = site.run(*words, stdin=TWO.archive)
+        if tool == "sha256sum" or words[0] == "stage":
+            assert (failed["reason"], failed["message"]) == ("tool-missing", f"{tool} is not installed")
+    assert not list(site.base.glob("generations/.incoming*"))
+
+
+@pytest.mark.parametrize("name", [".incoming.", ".old.1."])
+def test_what_a_killed_run_left_goes_although_its_number_is_somebody_elses_by_now(site: Site, name: str) -> None:
+    site.stage(ONE)
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        left = site.base / f"generations/{name}{stranger.pid}"
+        left.mkdir()
+        (left / "psk.key").write_text("SECRET")
+        site.stage(TWO)
+        stranger.kill()
+    assert generations(site) == ["1", "2"]
+
+
+def test_what_another_run_is_receiving_is_left_alone(site: Site) -> None:
+    site.tool("tar", '#!/bin/sh\nsleep 2\nPATH=${PATH#*:} exec tar "$@"\n')
+    first = subprocess.Popen(
+        [*site.shell, str(AGENT), "stage", ONE.digest],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"SPOKEWRIGHT_ROOT": str(site.root), "SPOKEWRIGHT_PATH": site.path},
+    )
+    end = time.monotonic() + 20
+    while not list(site.base.glob("generations/.incoming.*")) and time.monotonic() < end:
+        time.sleep(0.02)
+    (site.bin / "tar").unlink()
+    site.stage(TWO)
+    out, _ = first.communicate(ONE.archive, timeout=30)
+    assert read(out)["ok"] is True
+    assert generations(site) == ["1", "2"]
+
+
+def test_new_directories_are_on_the_disk_before_what_lies_in_them(site: Site) -> None:
+    site.tool("sync", f'#!/bin/sh\necho "sync $*" >>"{site.home}/calls"\n')
+    site.stage(ONE)
+    assert site.calls()[0] == f"sync {site.base} {site.root}/etc"
+    site.forget_calls()
+    site.stage(TWO)
+    assert not [call for call in site.calls() if f"{site.root}/etc" in call.split()]
+
+
+def test_a_disk_that_takes_nothing_when_it_is_synced_is_no_success(site: Site) -> None:
+    settle(site, ONE)
+    site.tool("sync", "#!/bin/sh\nexit 1\n")
+    assert site.run("stage", TWO.digest, stdin=TWO.archive)["reason"] == "unwritable"
+    assert generations(site) == ["1"]
+
+
 def processes(site: Site, *words: str, stdin: bytes = b"") -> list[str]:
     """The programs a verb starts."""
     log = site.home / "started"
