@@ -64,6 +64,7 @@ class KeyMaker:
         if missing.made_store_key and self.storage.key.make():
             self.log([store_key_event(self.storage.key)])
         if missing.made_ca:
+            self.storage.key.refuse_weak()
             self.ca(fleet=fleet, key_type=key_type)
         if missing.made_crl:
             self.crl()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import hashlib
 import json
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MANIFEST: Final = "spokewright-backup.json"
 VERSION: Final = 1
+NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS))
 
 
 class BackupError(KeyStoreError):
@@ -74,7 +76,7 @@ def back_up(*, store: KeyStore, target: Path, on_progress: Callable[[int, int], 
                     os.fsync(stream.fileno())
                 files = sum(name != MANIFEST for name, _data in _members(temporary))
                 # A link, not a rename: a backup of that name which came meanwhile stays.
-                os.link(temporary, target)
+                _give_name(temporary, target)
                 sync_directory(target.parent)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -139,6 +141,16 @@ def _unpack(*, source: Path, place: Path) -> tuple[int, str]:
         sync_directory(directory)
     # All were read, so that the list is known to be one of ours.
     return files, str(json.loads(listing)["made"])
+
+
+def _give_name(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except OSError as exc:
+        # A stick's file system has no links. There the name is asked for just before.
+        if exc.errno not in NO_LINKS or os.path.lexists(target):
+            raise
+        temporary.rename(target)
 
 
 def _write(*, store: KeyStore, stream: Any, on_progress: Callable[[int, int], None] | None) -> str:

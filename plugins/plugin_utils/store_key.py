@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RANDOM_BYTES: Final = 48
+# 128 random bits as text.
+LEAST_BYTES: Final = 22
 VAULT_ID: Final = "spokewright"
 SCRIPT_SECONDS: Final = 120
 BEST_TEXT: Final = 300
@@ -60,6 +62,14 @@ class StoreKey:
         with self._mutex:
             if not self.is_program:
                 self._known = None
+
+    def refuse_weak(self) -> None:
+        """Before a store is locked with it: the format's rounds would not protect a short word from being guessed."""
+        if len(self.read()) < LEAST_BYTES:
+            raise StoreKeyError(
+                f"the key that {self.path} holds or says is {len(self.read())} bytes long: that can be guessed. Let it "
+                f"be {LEAST_BYTES} or more random ones as text, for example from: openssl rand -base64 48"
+            )
 
     def make(self) -> bool:
         """Make the key file unless it is there; whether it was made now."""
@@ -117,8 +127,14 @@ class StoreKey:
             command += ["--vault-id", VAULT_ID]
         where = f"the program for the key of the key store {self.path}"
         try:
+            # Without a terminal, on which several processes of one run would ask at once and wait for an answer.
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=SCRIPT_SECONDS
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=SCRIPT_SECONDS,
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired:
             raise StoreKeyError(
@@ -132,8 +148,9 @@ class StoreKey:
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip()[:BEST_TEXT] or "nothing"
             raise StoreKeyError(f"{where} ended with status {done.returncode} and said: {said}")
-        found = done.stdout.strip()
-        if not found:
+        # As Ansible does, so that `ansible-vault` opens the same files: of a program's words only the line's end goes.
+        found = done.stdout.strip(b"\r\n")
+        if not found.strip():
             raise StoreKeyError(f"{where} ended well but printed no key. Run it by hand to see why.")
         return found
 

@@ -82,6 +82,12 @@ def _go_on(*, store: KeyStore, to: Path | None, on_progress: Step | None) -> tup
     if not found.in_place or Path(found.new).exists():
         count = _replace_all(store=store, rekey=found, on_progress=on_progress)
         _swap(found)
+    elif not Path(found.kept).exists():
+        raise StoreKeyError(
+            f"{store.path} is being given another key since {found.since}, and the new key {found.new} is gone. Files "
+            f"that are locked with it already open with nothing else: bring it back, then run again. If it is lost, "
+            "restore the store from a backup."
+        )
     else:
         # The new key has its place already; only the record is left.
         count = _prove_all(store=store, new=StoreKey(Path(found.old)), on_progress=on_progress)
@@ -118,6 +124,7 @@ def _begin(*, store: KeyStore, to: Path | None) -> Rekey:
             "key_store_key of the plan. Was the store given another key already? Then the plan has to name that one."
         )
     new.make()
+    new.refuse_weak()
     if new.read() == old.read():
         raise StoreKeyError(f"{new.path} holds the key that the store is locked with already. Name another one.")
     found = Rekey(old=str(own), new=str(new.path), kept=str(kept), since=now.strftime("%Y-%m-%dT%H:%M:%SZ"))

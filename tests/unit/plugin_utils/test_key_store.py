@@ -324,9 +324,7 @@ def test_root_writes_nothing_into_the_store_of_somebody_else(
     me = pwd.getpwuid(os.geteuid()).pw_name
     # Which user this is depends on where the test runs; that it is another than the owner does not.
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
-    said = (
-        rf"key store {store.path} belongs to {me}, and this runs as user 54321: .*Nothing was changed"
-    )
+    said = rf"key store {store.path} belongs to {me}, and this runs as user 54321: .*Nothing was changed"
     with pytest.raises(ks.KeyStoreError, match=said):
         ensure(store, sites=[*SITES, "site-0003"])
     with pytest.raises(ks.KeyStoreError, match=said):

@@ -167,6 +167,28 @@ def test_a_backup_of_that_name_that_came_meanwhile_stays(tmp_path: Path) -> None
     assert target.read_text() == "another's"
 
 
+def test_a_stick_whose_file_system_has_no_links_takes_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_in(tmp_path)
+    target = tmp_path / "backup.tar"
+
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", link)
+        back_up(store=store, target=target)
+        with pytest.raises(FleetError, match=r"late\.tar cannot be written"):
+            back_up(
+                store=store,
+                target=tmp_path / "late.tar",
+                on_progress=lambda *_: (tmp_path / "late.tar").write_text("another's"),
+            )
+
+    restore(source=target, to=tmp_path / "back", key=store.key.path)
+    assert (tmp_path / "late.tar").read_text() == "another's"
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def test_without_a_store_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match=r"no key store at .* yet, so there is nothing to back up"):
         back_up(store=KeyStore(path=tmp_path / "none", key=tmp_path / "key"), target=tmp_path / "backup.tar")

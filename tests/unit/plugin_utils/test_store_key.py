@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import stat
 from typing import TYPE_CHECKING
 
@@ -51,11 +53,11 @@ def test_it_is_made_on_first_use_closed_and_random_and_told_once(tmp_path: Path)
 
 
 def test_a_key_that_is_there_is_used_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "store.key").write_text("from the safe\n")
+    (tmp_path / "store.key").write_text("what lay in the safe since\n")
     (tmp_path / "store.key").chmod(0o600)
     store = new_store(tmp_path)
     assert ensure(store) is None
-    assert store.key.read() == b"from the safe"
+    assert store.key.read() == b"what lay in the safe since"
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
@@ -124,10 +126,10 @@ def test_an_empty_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_program_can_say_the_key(tmp_path: Path) -> None:
-    store = KeyStore(path=tmp_path / "store", key=program(tmp_path / "ask.sh", "echo from-the-manager"))
+    store = KeyStore(path=tmp_path / "store", key=program(tmp_path / "ask.sh", "echo from-the-manager-of-secrets"))
     assert ensure(store) is None
-    assert store.key.read() == b"from-the-manager"
-    (tmp_path / "plain").write_text("from-the-manager")
+    assert store.key.read() == b"from-the-manager-of-secrets"
+    (tmp_path / "plain").write_text("from-the-manager-of-secrets")
     (tmp_path / "plain").chmod(0o600)
     assert KeyStore(path=store.path, key=tmp_path / "plain").site_key(site="site-0001").epoch == 1
 
@@ -142,7 +144,10 @@ def test_a_client_program_is_told_which_key_is_wanted(tmp_path: Path) -> None:
 
 
 def test_a_program_is_asked_once(tmp_path: Path) -> None:
-    store = KeyStore(path=tmp_path / "store", key=program(tmp_path / "ask.sh", f"echo x >>{tmp_path}/times\necho word"))
+    store = KeyStore(
+        path=tmp_path / "store",
+        key=program(tmp_path / "ask.sh", f"echo x >>{tmp_path}/times\necho a-long-enough-random-word"),
+    )
     ensure(store)
     store.site_key(site="site-0001")
     assert (tmp_path / "times").read_text() == "x\n"
@@ -165,6 +170,43 @@ def test_a_program_that_fails_is_told_with_its_own_words(
     store = KeyStore(path=tmp_path / "store", key=program(tmp_path / "ask.sh", text))
     with pytest.raises(StoreKeyError, match=says):
         ensure(store)
+    assert not list((tmp_path / "store").rglob("*.vault"))
+
+
+@pytest.mark.parametrize("spoken", ["printf 'the key of a store\\r\\n'", "printf 'the key of a store'"])
+def test_what_a_program_says_is_understood_as_by_ansible(tmp_path: Path, spoken: str) -> None:
+    assert sk.StoreKey(program(tmp_path / "ask.sh", spoken)).read() == b"the key of a store"
+    # A space belongs to the key there, so it does here.
+    assert sk.StoreKey(program(tmp_path / "space.sh", "printf ' key \\n'")).read() == b" key "
+    with pytest.raises(StoreKeyError, match="ended well but printed no key"):
+        sk.StoreKey(program(tmp_path / "blank.sh", "printf ' \\n'")).read()
+
+
+def test_a_program_has_no_terminal_to_ask_on(tmp_path: Path) -> None:
+    asking = program(tmp_path / "ask.sh", "read answer </dev/tty && echo $answer")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        code = 1
+        try:
+            sk.StoreKey(asking).read()
+        except StoreKeyError as exc:
+            code = 7 if "ended with status" in str(exc) else 2
+        finally:
+            os._exit(code)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    finally:
+        os.close(terminal)
+
+
+@pytest.mark.parametrize("word", ["x", "correct horse", "21-bytes-of-any-text."])
+def test_no_store_is_locked_with_what_can_be_guessed(tmp_path: Path, word: str) -> None:
+    weak = tmp_path / "weak.key"
+    weak.write_text(f"{word}\n")
+    weak.chmod(0o600)
+    said = rf"weak\.key holds or says is {len(word)} bytes long: that can be guessed.*openssl rand -base64 48"
+    with pytest.raises(StoreKeyError, match=said):
+        ensure(KeyStore(path=tmp_path / "store", key=weak))
     assert not list((tmp_path / "store").rglob("*.vault"))
 
 

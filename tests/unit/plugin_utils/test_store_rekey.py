@@ -235,6 +235,41 @@ def test_the_key_it_has_already_is_refused(tmp_path: Path) -> None:
         rekey(store=store, to=same)
 
 
+def test_a_key_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    weak = tmp_path / "weak"
+    weak.write_text("summer2026\n")
+    weak.chmod(0o600)
+
+    with pytest.raises(FleetError, match=r"weak holds or says is 10 bytes long: that can be guessed"):
+        rekey(store=store, to=weak)
+
+    assert rekey_record.read(store.path) is None
+
+
+def test_a_new_key_that_was_removed_half_way_is_asked_for(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    step = next(step for step in range(12, 40, 3) if half_done(folder_of(tmp_path, str(step)), step))
+    store = reopened(KeyStore(path=tmp_path / str(step) / "keystore", key=tmp_path / str(step) / "keystore.key"))
+    before, new = secrets_of(store), store.key.path.with_name("keystore.key.new")
+    new.rename(tmp_path / "trash")
+
+    with pytest.raises(FleetError, match=r"the new key .*keystore\.key\.new is gone.*bring it back, then run again"):
+        rekey(store=reopened(store))
+
+    (tmp_path / "trash").rename(new)
+    done = rekey(store=reopened(store))
+    assert done.kept.exists()
+    assert secrets_of(reopened(store)) == before
+
+
+def half_done(home: Path, step: int) -> bool:
+    """Whether a change killed there left files of both keys."""
+    store = store_in(home)
+    killed_at(step, lambda: rekey(store=reopened(store)))
+    return {opens(path, store.key.path) for path in vaults(store)} == {True, False}
+
+
 def test_a_key_inside_the_store_is_refused(tmp_path: Path) -> None:
     store = store_in(tmp_path)
 
