@@ -235,10 +235,13 @@ class KeyStore:
         return news
 
     def _look(self, *, gateways: Sequence[str], sites: Sequence[str]) -> Ensured:
-        """What is missing, without the lock: what looks lost may be in the making."""
+        """What is missing. Without the lock, what looks lost may be in the making."""
         try:
             return self._missing(gateways=gateways, sites=sites)
         except KeyStoreError:
+            if self._work.now is not None:
+                # Nobody but us is at work: it is as bad as it looks.
+                raise
             refuse_busy(self.path)
             return self._missing(gateways=gateways, sites=sites)
 

@@ -251,6 +251,40 @@ def test_a_second_operator_is_told_who_is_at_work(plan: str) -> None:
     assert "since" in str(refused.value)
 
 
+def open_to_all(folder: Path) -> str:
+    (folder / "keystore.key").chmod(0o644)
+    return r"keystore\.key has mode 0644: others could read it\. Run: chmod 0600"
+
+
+def foreign_key(folder: Path) -> str:
+    (folder / "keystore.key").write_text("x" * 64 + "\n", encoding="ascii")
+    return r"keystore\.key"
+
+
+def lost_key(folder: Path) -> str:
+    (folder / "keystore/sites/site-0004/1.vault").unlink()
+    return "site-0004"
+
+
+def lost_ca(folder: Path) -> str:
+    (folder / "keystore/ca.key.vault").unlink()
+    (folder / "keystore/ca.pem").unlink()
+    return r"ca\."
+
+
+@pytest.mark.parametrize("harm", [open_to_all, foreign_key, lost_key, lost_ca], ids=lambda one: one.__name__)
+def test_what_is_wrong_with_the_store_is_said_and_not_that_it_is_in_use_by_this_run(
+    plan: str, tmp_path: Path, harm: Any
+) -> None:
+    act("site_psk", {"plan": plan})
+    words = harm(tmp_path)
+
+    for check in (True, False):
+        with pytest.raises(AnsibleActionFail, match=words) as refused:
+            act("site_psk", {"plan": plan}, check=check)
+        assert "in use" not in str(refused.value)
+
+
 def test_info_tells_the_newest_key_and_all_epochs(plan: str) -> None:
     act("site_psk", {"plan": plan})
     act("site_psk", new_key(plan))
