@@ -97,6 +97,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+msg:
+  description: What happened, in one line.
+  returned: always
+  type: str
+  sample: "gw1: its keys are 5f0c7a3be1d94286"
 digest:
   description: Name of this set of keys. Empty in check mode when they are not made yet.
   returned: always

@@ -42,8 +42,8 @@ options:
   generation:
     description:
       - With O(verb=forget), what to remove. A generation's number or digest, V(epoch N) for those with the key of
-        that epoch, or V(old), as without it, for all that are neither current nor confirmed nor the way back. What is
-        staged and not active yet is among these.
+        that epoch, or V(old), as without it, for all that are older than the current one and neither confirmed nor the
+        way back. What is staged and not active yet is newer, and goes only when it is named.
       - With O(verb=revert), the number of the generation to leave. Without it, the one on probation, else the current.
     type: str
     default: ""
@@ -103,7 +103,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 sites:
-  description: What happened at each site.
+  description: >-
+    What happened at each site. RV(sites) has the same for each site as M(spokewright.fleet.site_bundle) returns for one,
+    and with O(verb=show) what lies on it.
   returned: always
   type: dict
   sample:
@@ -120,6 +122,11 @@ sites:
       changed: false
       reason: unreachable
       message: "site-0002: nothing answers at 198.18.1.2:22 within 10 s."
+msg:
+  description: What happened, in one line.
+  returned: always
+  type: str
+  sample: "stage: 2 sites, 1 changed, 0 as they should be, 1 failed"
 ok_sites:
   description: Ids of the sites where it went well.
   returned: always
@@ -151,8 +158,8 @@ activated:
   sample:
     site-0001: 1795445718.7
 report:
-  description: Path of the report as text, when one was asked for.
-  returned: when written
+  description: Path of the report as text. One that could not be written is a warning.
+  returned: when asked for and written
   type: str
   sample: /srv/fleet/reports/keys-20261123T174203Z.txt
 """

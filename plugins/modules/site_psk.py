@@ -118,6 +118,11 @@ sites:
       psk_fingerprint: SHA256:0dd8326e6f0a7d926f4943d0a92cabbc
       certificate_serial: 698cd7be5ae14c018c80f31cf08e975245c97c9a
       state: issued
+msg:
+  description: What happened, in one line.
+  returned: always
+  type: str
+  sample: "/srv/fleet/keystore: 1 keys of sites made"
 made:
   description: For each site that got a key its epoch, in check mode for each that would.
   returned: always
@@ -155,7 +160,7 @@ key_store:
   type: str
   sample: /srv/fleet/keystore
 made_store_key:
-  description: Path of the key store's own key if it was made by this task. Back it up.
+  description: Path of the key store's own key if it was made by this task, in check mode if it would be. Back it up.
   returned: always
   type: str
   sample: /srv/fleet/keystore.key

@@ -78,6 +78,11 @@ sites:
           kid: de77bac98661ba3d
           psk_fingerprint: SHA256:0dd8326e6f0a7d926f4943d0a92cabbc
           state: confirmed
+msg:
+  description: What happened, in one line.
+  returned: always
+  type: str
+  sample: 4 of 4 sites have a key in /srv/fleet/keystore
 without_key:
   description: Ids of the sites that have no key.
   returned: always
@@ -90,7 +95,7 @@ key_store:
   type: str
   sample: /srv/fleet/keystore
 verified:
-  description: With O(verify=true), how many keys of sites were opened and found whole.
+  description: With O(verify=true), how many keys of sites were opened and found whole. Otherwise 0.
   returned: always
   type: int
   sample: 10
