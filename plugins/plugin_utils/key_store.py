@@ -166,6 +166,10 @@ class KeyStore:
         """The epochs of a site whose keys are there, oldest first."""
         return self.reader.epochs(site)
 
+    def sites(self) -> list[str]:
+        """Every site that is on record, whether or not any registry has it still."""
+        return self._index.sites()
+
     def index(self, *, sites: Sequence[str] | None = None) -> dict[str, dict[int, dict[str, Any]]]:
         """What is known of the keys of these sites, or of all. Nothing secret."""
         return self._index.all(sites)

@@ -23,9 +23,18 @@ NO_KEY: Final = "none"
 
 
 def key_report(
-    *, fleet: Fleet, store: KeyStore, sites: Sequence[str], all_epochs: bool, now: dt.datetime | None = None
+    *,
+    fleet: Fleet,
+    store: KeyStore,
+    sites: Sequence[str],
+    all_epochs: bool,
+    gone: Sequence[str] = (),
+    now: dt.datetime | None = None,
 ) -> dict[str, Any]:
-    """A row for each asked site and epoch, newest last, and how long the revocation list still lives."""
+    """A row for each asked site and epoch, newest last, and how long the revocation list still lives.
+
+    `gone` are sites that left the registry and have keys, shown or not.
+    """
     group_of = {site.id: site.group for site in fleet.sites}
     index = store.index(sites=sites)
     rows = [
@@ -41,8 +50,14 @@ def key_report(
         "crl_days_left": days,
         "keys": rows,
         "without_key": without,
+        "not_in_registry": list(gone),
         "well": not without and days is not None and days >= CRL_WATCH_DAYS,
     }
+
+
+def gone_sites(*, fleet: Fleet, store: KeyStore) -> list[str]:
+    """The sites that have keys and no line in the registry any more."""
+    return sorted(set(store.sites()) - {site.id for site in fleet.sites})
 
 
 def crl_days_left(*, store: KeyStore, now: dt.datetime | None = None) -> int | None:

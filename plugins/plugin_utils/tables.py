@@ -127,7 +127,17 @@ def keys_table(report: t.Mapping[str, t.Any]) -> str:
     without = len(report["without_key"])
     said = f"{len(rows)} keys" if not without else f"{len(rows) - without} keys, {without} sites have none yet"
     head = ["SITE", "GROUP", "EPOCH", "KEY ID", "FINGERPRINT", "STATE", "ISSUED", "SINCE"]
-    return f"{table(head=head, rows=rows)}\n\n{said}; {crl}"
+    return f"{table(head=head, rows=rows)}\n\n{said}; {crl}{_gone(report)}"
+
+
+def _gone(report: t.Mapping[str, t.Any]) -> str:
+    """Keys that a look at the registry's sites alone would hide."""
+    gone = report["not_in_registry"]
+    if not gone:
+        return ""
+    named = f"{', '.join(gone[:5])}{f' and {len(gone) - 5} more' if len(gone) > 5 else ''}"
+    hidden = set(gone) - {one["site"] for one in report["keys"]}
+    return f"\nnot in the registry, with keys: {named}{'; --all shows them' if hidden else ''}"
 
 
 def ledger_table(entries: t.Sequence[t.Mapping[str, t.Any]]) -> str:
@@ -135,11 +145,16 @@ def ledger_table(entries: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     rows = [
         [
             # A damaged line is shown as far as it goes; `ledger verify` names it.
-            *(" ".join(str(one.get(field) or "-").split()) for field in LEDGER_FIELDS),
+            *(_tame(str(one.get(field) or "-")) for field in LEDGER_FIELDS),
         ]
         for one in entries
     ]
     return table(head=[field.upper() for field in LEDGER_FIELDS], rows=rows)
+
+
+def _tame(text: str) -> str:
+    """On one line, and with nothing in it that a terminal obeys: a reason is whatever somebody typed."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in " ".join(text.split()))
 
 
 def delivery_table(report: t.Mapping[str, t.Any]) -> str:

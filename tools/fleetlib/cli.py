@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
+import io
 import json
 import os
 import sys
@@ -20,6 +22,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
 WELL, NOT_WELL, UNUSABLE = 0, 1, 2
+# As a shell says it of a program that wrote into a closed pipe.
+CUT_SHORT = 141
 PLAN_SUFFIXES = (".fleet.yml", ".fleet.yaml")
 
 
@@ -72,10 +76,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command."""
+    _prepare_output()
     args = parser().parse_args(argv)
     try:
         args.plan_file = find_plan(args.inventory)
-        return WELL if args.run(args) else NOT_WELL
+        well = args.run(args)
+        # Here, and not at the end of the process, where nobody could say what went wrong.
+        sys.stdout.flush()
+        return WELL if well else NOT_WELL
+    except BrokenPipeError:
+        # Who read our output wants no more of it, as `head` does.
+        _drop_output()
+        return CUT_SHORT
     except FleetError as exc:
         _complain(args=args, text=str(exc))
         return UNUSABLE
@@ -118,6 +130,31 @@ def _default_inventory() -> Path:
 
 
 def _complain(*, args: argparse.Namespace, text: str) -> None:
-    if getattr(args, "format", "human") == "json":
-        print(json.dumps({"error": text.splitlines()}, indent=2))
+    try:
+        if getattr(args, "format", "human") == "json":
+            print(json.dumps({"error": text.splitlines()}, indent=2))
+        sys.stdout.flush()
+    except OSError:
+        # It may be the output itself that is full.
+        _drop_output()
     print(text, file=sys.stderr)
+
+
+def _prepare_output() -> None:
+    """Closed ones get a place to go, before a file of ours gets their number; odd letters of a text stop nothing."""
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is left to be written goes nowhere: the process would try again at its end, and complain once more."""
+    with contextlib.suppress(OSError):
+        place = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.dup2(place, sys.stdout.fileno())
+        finally:
+            os.close(place)

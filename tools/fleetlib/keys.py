@@ -17,7 +17,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.hand_bundle import hand_bundle
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_view import key_report
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_view import gone_sites, key_report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import keys_table
 from fleetlib.asked import known_sites
 
@@ -33,7 +33,7 @@ def add(verbs: t.Any, *, common: argparse.ArgumentParser, shape: argparse.Argume
     keys = verbs.add_parser("keys", parents=[common, shape], help="which key each site has, by fingerprint")
     keys.add_argument("sites", nargs="*", metavar="SITE", help="only these sites (default: all of the registry)")
     keys.add_argument("--group", help="the sites of a group")
-    keys.add_argument("--all", action="store_true", help="older epochs too")
+    keys.add_argument("--all", action="store_true", help="older epochs, and sites that left the registry, too")
     keys.set_defaults(run=show_keys)
 
     key = verbs.add_parser("key", help="one key, new keys, and their way to the sites")
@@ -67,9 +67,16 @@ def add(verbs: t.Any, *, common: argparse.ArgumentParser, shape: argparse.Argume
 def show_keys(args: argparse.Namespace) -> bool:
     """List keys; true when every asked site has one and the revocation list lives."""
     fleet = load_fleet(plan_file=args.plan_file, require_host_keys=False)
-    named = bool(args.sites or args.group)
-    sites = known_sites(fleet=fleet, sites=args.sites, group=args.group) if named else [site.id for site in fleet.sites]
-    report = key_report(fleet=fleet, store=open_store(fleet.plan), sites=sites, all_epochs=args.all)
+    store = open_store(fleet.plan)
+    # A key outlives its site's line in the registry, and a stolen site's key ids are asked for when that line is gone.
+    gone = gone_sites(fleet=fleet, store=store)
+    if args.sites or args.group:
+        gone = [site for site in gone if site in args.sites]
+        here = [site for site in args.sites if site not in gone]
+        sites = known_sites(fleet=fleet, sites=here, group=args.group) + gone
+    else:
+        sites = [site.id for site in fleet.sites] + (gone if args.all else [])
+    report = key_report(fleet=fleet, store=store, sites=sites, all_epochs=args.all, gone=gone)
     print(json.dumps(report, indent=2) if args.format == "json" else keys_table(report))
     return bool(report["well"])
 
@@ -115,8 +122,7 @@ def bundle_key(args: argparse.Namespace) -> bool:
     store = open_store(fleet.plan)
     key = store.site_key(site=name, epoch=args.epoch)
     target = Path(args.output)
-    if target.is_dir():
-        raise FleetError(f"{target}: is a directory. Name the file to write.")
+    _refuse_target(target=target, store=store)
     bundle, archive = hand_bundle(site=site, key=key)
     _note(store=store, event="bundled", key=key)
     write_atomic(target, archive, 0o600)
@@ -167,6 +173,19 @@ def _agreed(planned: t.Mapping[str, int]) -> bool:
         flush=True,
     )
     return sys.stdin.readline().strip() == str(len(planned))
+
+
+def _refuse_target(*, target: Path, store: KeyStore) -> None:
+    if target.is_dir():
+        raise FleetError(f"{target}: is a directory. Name the file to write.")
+    if target.exists() and not target.is_file():
+        # A rename would put a file of keys in the place of, say, /dev/null.
+        raise FleetError(f"{target}: is no file but a device or a pipe. Name the file to write.")
+    if target.resolve().is_relative_to(store.path.resolve()):
+        raise FleetError(
+            f"{target}: lies in the key store, where nothing is unencrypted and which backups take as a whole. Name "
+            "another place."
+        )
 
 
 def _refuse_open_output() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from fleetlib import keys
 from fleetlib.cli import main
-from unit.plugin_utils.fleet_files import write_fleet
+from unit.plugin_utils.fleet_files import SITES, write_fleet
 from unit.plugin_utils.stores import reopened, store_in
 
 if TYPE_CHECKING:
@@ -77,6 +77,33 @@ def test_keys_of_a_group_with_a_site_that_has_none(
     assert json.loads(capsys.readouterr().out)["without_key"] == ["site-0003", "site-0004"]
 
 
+def test_keys_of_sites_that_left_the_registry_are_not_hidden(
+    tmp_path: Path, plan: str, store: KeyStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(*words: str) -> dict[str, Any]:
+        main(["keys", "-i", plan, "--format", "json", *words])
+        report: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return report
+
+    assert shown()["not_in_registry"] == []
+    write_fleet(tmp_path, sites="\n".join(line for line in SITES.splitlines() if not line.startswith("site-0002")))
+    main(["keys", "-i", plan])
+    assert capsys.readouterr().out.endswith("\nnot in the registry, with keys: site-0002; --all shows them\n")
+    main(["keys", "-i", plan, "--all"])
+    assert capsys.readouterr().out.endswith("\nnot in the registry, with keys: site-0002\n")
+    report = shown("--all")
+    assert [(one["site"], one["group"], one["epoch"]) for one in report["keys"] if one["site"] == "site-0002"] == [
+        ("site-0002", "", 1),
+        ("site-0002", "", 2),
+    ]
+    assert report["without_key"] == ["site-0003", "site-0004"]
+    kids = [store.site_key(site="site-0002", epoch=epoch).kid for epoch in (1, 2)]
+    assert [one["kid"] for one in shown("--all", "site-0002")["keys"]] == kids
+    assert [one["site"] for one in shown("site-0001", "site-0002")["keys"]] == ["site-0001", "site-0002"]
+    assert main(["keys", "-i", plan, "site-0002", "site-0009"]) == 2
+    assert "site-0009: not in the registry " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -87,6 +114,7 @@ def test_keys_of_a_group_with_a_site_that_has_none(
         (["key", "bundle", "site-0009", "-o", "x"], "site-0009: not in the registry "),
         (["key", "bundle", "site-0001", "-o", "/tmp"], "/tmp: is a directory. Name the file to write."),
         (["key", "bundle", "site-0001", "-o", "/nowhere/x"], "/nowhere/x: cannot be written: No such file"),
+        (["key", "bundle", "site-0001", "-o", "/dev/null"], "/dev/null: is no file but a device or a pipe. Name the"),
         (["key", "regenerate", "site-0009", "--reason", "x"], "site-0009: not in the registry "),
         (["key", "regenerate", "site-0003", "--reason", "x"], "site-0003: no key was ever made"),
         (["key", "regenerate", "site-0001", "--reason", " "], "--reason: is empty. Say why the keys are made anew"),
@@ -191,6 +219,13 @@ def test_a_bundle_is_the_same_twice_closed_to_others_and_noted(
         assert b"Bundle for site-0002, key epoch 2." in text.read()
 
 
+def test_a_bundle_stays_out_of_the_key_store(plan: str, store: KeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["key", "bundle", "site-0001", "-o", str(store.path / "sites/b.tar"), "-i", plan]) == 2
+    assert "b.tar: lies in the key store, where nothing is unencrypted" in capsys.readouterr().err
+    assert not (store.path / "sites/b.tar").exists()
+    assert "bundled" not in events(store)
+
+
 def test_an_older_key_can_be_bundled(plan: str, store: KeyStore, tmp_path: Path) -> None:
     older = store.site_key(site="site-0002", epoch=1)
     assert main(["key", "bundle", "site-0002", "--epoch", "1", "-o", str(tmp_path / "b"), "-i", plan]) == 0
@@ -249,6 +284,43 @@ def test_a_terminal_may_show_a_key(plan: str, store: KeyStore) -> None:
     os.close(master)
     assert done.returncode == 0
     assert store.site_key(site="site-0001").psk.reveal().splitlines()[1].encode() in shown
+
+
+@pytest.mark.parametrize("shape", ["human", "json"])
+def test_who_reads_only_the_beginning_is_told_nothing(plan: str, store: KeyStore, shape: str) -> None:
+    assert store
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        done = run("keys", "-i", plan, "--format", shape, stdout=stream, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("words", [["keys", "--format", "json"], ["keys"], ["key", "show", "site-0001", "--reveal"]])
+def test_an_output_that_is_full_is_one_line(plan: str, store: KeyStore, words: list[str]) -> None:
+    assert store
+    with Path("/dev/full").open("w") as stream:
+        done = run(*words, "-i", plan, stdout=stream, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "fleet: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+def test_without_any_output_a_key_is_noted_and_nothing_falls_over(plan: str, store: KeyStore) -> None:
+    command = f'exec "$0" key show site-0001 --reveal -i {plan} <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, ROOT / "tools/fleet"], check=False, timeout=60).returncode == 0
+    assert events(store)[-1] == "revealed"
+    assert reopened(store).verify() == []
+
+
+def test_whatever_was_typed_as_a_reason_the_ledger_can_be_shown(plan: str, store: KeyStore) -> None:
+    store.note("revealed", site="site-0001", epoch=1, reason="a\udcffb\n\x1b[31mred\u2603")
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        env = os.environ | {"PYTHONIOENCODING": encoding}
+        done = run("ledger", "show", "-i", plan, capture_output=True, env=env)
+        assert done.returncode == 0, done.stderr
+        assert "a\\udcffb \\x1b[31mred" in done.stdout
+        assert "\x1b" not in done.stdout
 
 
 def test_many_sites_are_named_shortly() -> None:
