@@ -75,7 +75,13 @@ def misfits(*, index: KeyIndex, ledger: Ledger) -> list[str]:
     """What the index says otherwise than the ledger."""
     said = replay(ledger.entries())
     found = []
-    for site, epochs in index.all().items():
+    for site in index.sites():
+        try:
+            epochs = index.get(site)
+        except KeyStoreError as exc:
+            # One damaged file hides nothing that is wrong with the others.
+            found.append(str(exc))
+            continue
         for epoch, entry in epochs.items():
             where = f"{index.storage.root / DIRECTORY / site}.json: epoch {epoch}"
             line = said.get(site, {}).get(epoch)

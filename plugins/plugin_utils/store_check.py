@@ -48,7 +48,7 @@ def check_store(*, store: KeyStore, on_progress: Callable[[int, int], None] | No
     if not store.path.is_dir():
         return Findings(fatal=[f"there is no key store at {store.path}."], others=[])
     fatal = _fatal(store)
-    others = [*_open_to_others(store.path), *store.verify(), *_between_two_keys(store.path)]
+    others = [*_open_to_others(store.path), *_books(store), *_between_two_keys(store.path)]
     days = None
     try:
         days = crl_days_left(store=store)
@@ -58,8 +58,9 @@ def check_store(*, store: KeyStore, on_progress: Callable[[int, int], None] | No
         others += _crl_problems(store=store, days=days)
     if fatal:
         return Findings(fatal=fatal, others=others, crl_days_left=days)
-    index = store.index()
-    sites = sorted({*index, *_names(store.path / "sites")})
+    # What is wrong with an index is among the books' problems already.
+    index = {site: found for site in store.sites() if (found := _known(store, site)) is not None}
+    sites = sorted({*store.sites(), *_names(store.path / "sites")})
     keys, broken = _check_sites(store=store, sites=sites, index=index, on_progress=on_progress)
     return Findings(
         fatal=[], others=[*others, *_gateways(store), *broken], sites=len(sites), keys=keys, crl_days_left=days
@@ -101,6 +102,27 @@ def check_site(*, store: KeyStore, site: str, index: Mapping[int, Mapping[str, A
     return whole, problems
 
 
+def _check_site(*, store: KeyStore, site: str, index: Mapping[int, Mapping[str, Any]]) -> tuple[int, list[str]]:
+    try:
+        return check_site(store=store, site=site, index=index)
+    except OSError as exc:
+        return 0, [f"{exc.filename or store.path / 'sites' / site}: {exc.strerror or exc}"]
+
+
+def _books(store: KeyStore) -> list[str]:
+    try:
+        return store.verify()
+    except (FleetError, OSError) as exc:
+        return [str(exc)]
+
+
+def _known(store: KeyStore, site: str) -> dict[int, dict[str, Any]] | None:
+    try:
+        return store.index(sites=[site]).get(site, {})
+    except FleetError:
+        return None
+
+
 def _check_sites(
     *,
     store: KeyStore,
@@ -110,7 +132,7 @@ def _check_sites(
 ) -> tuple[int, list[str]]:
     keys, broken = 0, []
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        found = pool.map(lambda site: check_site(store=store, site=site, index=index.get(site, {})), sites)
+        found = pool.map(lambda site: _check_site(store=store, site=site, index=index.get(site, {})), sites)
         for done, (whole, problems) in enumerate(found, start=1):
             keys += whole
             broken += problems

@@ -10,6 +10,7 @@ import sys
 import typing as t
 from pathlib import Path
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import rekey_record
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_backup import back_up, restore
@@ -142,6 +143,10 @@ def rekey_keystore(args: argparse.Namespace) -> bool:
 
     try:
         done = rekey(store=open_store(plan), to=Path(args.to) if args.to else None, on_progress=say)
+    except KeyboardInterrupt:
+        if rekey_record.read(plan.key_store) is not None:
+            print("Half done: until it is run again and ends, both keys are needed.", file=sys.stderr)
+        raise
     finally:
         for one in progress.values():
             one.end()

@@ -111,6 +111,24 @@ def test_a_new_own_key(plan: str, store: KeyStore, tmp_path: Path, capsys: pytes
     assert main(["keystore", "check", "-i", plan]) == 0
 
 
+def test_a_change_of_the_own_key_that_was_stopped_says_what_it_needs(
+    plan: str, store: KeyStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = secrets_of(store)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "__call__", stopped)
+        assert main(["keystore", "rekey", "-i", plan]) == 130
+    said = capsys.readouterr().err
+    assert said == "Half done: until it is run again and ends, both keys are needed.\nstopped\n"
+    assert secrets_of(reopened(store)) == before
+    assert main(["keystore", "rekey", "-i", plan]) == 0
+    assert secrets_of(reopened(store)) == before
+
+
 def test_a_whole_ledger(plan: str, store: KeyStore, capsys: pytest.CaptureFixture[str]) -> None:
     count = len(list(store.ledger.entries()))
     assert main(["ledger", "verify", "-i", plan]) == 0

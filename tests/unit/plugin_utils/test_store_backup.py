@@ -174,15 +174,14 @@ def test_a_stick_whose_file_system_has_no_links_takes_a_backup(tmp_path: Path, m
     def link(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
+    def meanwhile(_done: int, _total: int) -> None:
+        (tmp_path / "late.tar").write_text("another's")
+
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", link)
         back_up(store=store, target=target)
         with pytest.raises(FleetError, match=r"late\.tar cannot be written"):
-            back_up(
-                store=store,
-                target=tmp_path / "late.tar",
-                on_progress=lambda *_: (tmp_path / "late.tar").write_text("another's"),
-            )
+            back_up(store=store, target=tmp_path / "late.tar", on_progress=meanwhile)
 
     restore(source=target, to=tmp_path / "back", key=store.key.path)
     assert (tmp_path / "late.tar").read_text() == "another's"

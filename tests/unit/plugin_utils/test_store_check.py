@@ -135,3 +135,16 @@ def test_a_store_between_two_keys_is_whole_and_says_so(tmp_path: Path) -> None:
     assert len(found.problems) == 1
     assert "is being given another key since" in found.problems[0]
     assert "until then both" in found.problems[0]
+
+
+def test_one_damaged_index_hides_nothing_that_is_wrong_elsewhere(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    (store.path / "index/site-0001.json").write_text("{}")
+    (store.path / "sites/site-0002/1.vault").unlink()
+    found = check_store(store=store)
+    assert found.fatal == []
+    assert any("site-0001.json is no index of a site" in problem for problem in found.problems)
+    assert any("site-0002/1.vault is missing" in problem for problem in found.problems)
+    (store.path / "ledger.head").unlink()
+    (store.path / "ledger.head").mkdir(mode=0o700)
+    assert any("ledger.head" in problem for problem in check_store(store=store).problems)
