@@ -73,7 +73,9 @@ class Ledger:
         self.head_path = directory / HEAD
 
     def append(self, events: Sequence[Event], *, who: str, operation: str) -> list[dict[str, Any]]:
-        """Add lines and return them; they are on the disk when this returns, or none of them is there.
+        """Add lines and return them; they are on the disk when this returns.
+
+        After an error they may be there all the same: a line too much is no harm, one too few would be.
 
         Raises:
             LedgerError: it cannot be written, or its end is not what it was left as.
@@ -89,9 +91,10 @@ class Ledger:
             finally:
                 os.close(handle)
         except (OSError, WriteError) as exc:
+            cause = exc.__cause__ if isinstance(exc, WriteError) else exc
             raise LedgerError(
-                f"{self.path} cannot be written: {exc.strerror if isinstance(exc, OSError) else exc}. No key was lost. "
-                "See to free space and permissions, then run again."
+                f"{self.path} cannot be written: {getattr(cause, 'strerror', None) or cause}. No key was lost. See to "
+                "free space and permissions, then run again."
             ) from exc
 
     def entries(self) -> Iterator[dict[str, Any]]:

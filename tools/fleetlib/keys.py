@@ -16,7 +16,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file impo
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.hand_bundle import hand_bundle
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStoreError, open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_view import gone_sites, key_report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import keys_table
 from fleetlib.asked import known_sites
@@ -199,7 +199,15 @@ def _refuse_open_output() -> None:
 
 
 def _note(*, store: KeyStore, event: str, key: SiteKey) -> None:
-    store.note(event, site=key.site, epoch=key.epoch)
+    try:
+        store.note(event, site=key.site, epoch=key.epoch)
+    except KeyStoreError as exc:
+        # Whoever breaks the glass may have no other machine, and its disk is full.
+        file = store.path / "sites" / key.site / f"{key.epoch}.vault"
+        raise FleetError(
+            f"{exc}\nNo key leaves the store without a line in the ledger, so none was given out. If it cannot wait: "
+            f"ansible-vault view --vault-password-file {store.key.path} {file}"
+        ) from exc
 
 
 def _lines(facts: t.Mapping[str, t.Any]) -> str:

@@ -195,6 +195,9 @@ def test_a_key_that_cannot_be_noted_is_not_revealed(plan: str, store: KeyStore) 
     assert done.returncode == 2
     assert done.stdout == ""
     assert "ledger" in done.stderr
+    way_out = done.stderr.splitlines()[-1].partition("If it cannot wait: ")[2].split()
+    opened = subprocess.run(way_out, check=True, capture_output=True, text=True)
+    assert json.loads(opened.stdout)["psk"] == store.site_key(site="site-0001").psk.reveal()
 
 
 def test_a_bundle_is_the_same_twice_closed_to_others_and_noted(

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -177,6 +179,21 @@ def test_a_damaged_head_is_named(tmp_path: Path, text: str) -> None:
 
 def test_what_lies_beside_it_is_asked_too(tmp_path: Path) -> None:
     assert lg.Ledger(tmp_path, beside=lambda: ["the index lies"]).verify() == ["the index lies"]
+
+
+def test_a_full_disk_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = lg.Ledger(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # The line found room, its number in the head did not.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(LedgerError, match=r"ledger\.jsonl cannot be written: No space left on device\. No key was"):
+            ledger.append([lg.Event(event="note")], who="anna@desk", operation="a #1")
+    ledger.append([lg.Event(event="note")], who="anna@desk", operation="a #2")
+    assert ledger.verify() == []
 
 
 def test_a_long_ledger_is_read_from_its_end(tmp_path: Path) -> None:
