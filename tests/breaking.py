@@ -45,7 +45,7 @@ def broken_at(step: int, work: Callable[[], object], *, how: Literal["kill", "fu
     os.close(into)
     with os.fdopen(out, errors="replace") as pipe:
         said = pipe.read()
-    _, status = os.waitpid(pid, 0)
+    _pid, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         return "killed", said
     code = os.WEXITSTATUS(status)

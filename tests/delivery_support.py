@@ -124,7 +124,7 @@ def relay(port: int, *, stop_after: int) -> Iterator[int]:
 
     def serve() -> None:
         with contextlib.suppress(OSError):
-            near, _ = listener.accept()
+            near, _address = listener.accept()
             far = socket.create_connection(("127.0.0.1", port))
             ends.extend((near, far))
             threading.Thread(target=pump, args=(near, far, stop_after), daemon=True).start()

@@ -121,7 +121,7 @@ class Watch:
                 return any_came
             any_came = True
             while events:
-                length, _, _, _, _, descriptor, _ = _EVENT.unpack_from(events)
+                length, *_facts, descriptor, _padding = _EVENT.unpack_from(events)
                 events = events[length:]
                 if descriptor >= 0:
                     try:

@@ -215,7 +215,7 @@ def revealing_functions(tree: ast.AST) -> dict[str, ast.FunctionDef | ast.AsyncF
     return {
         node.name: node
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(True for _ in reveals(node))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(True for _one in reveals(node))
     }
 
 

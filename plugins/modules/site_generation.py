@@ -104,8 +104,7 @@ EXAMPLES = r"""
 RETURN = r"""
 sites:
   description: >-
-    What happened at each site. RV(sites) has the same for each site as M(spokewright.fleet.site_bundle) returns for one,
-    and with O(verb=show) what lies on it.
+    What happened at each site, in the fields that M(spokewright.fleet.site_bundle) returns for one.
   returned: always
   type: dict
   sample:

@@ -34,8 +34,9 @@ DIRECTORY: Final = "/etc/spokewright/current"
 CONFIG: Final = "client.conf"
 MANIFEST: Final = "MANIFEST"
 FACTS: Final = "facts"
-# What a site's init system runs itself.
-PROGRAMS: Final = ("init.sh", "openrc.sh")
+# What a site's init system runs itself, and the line it needs before it. Here OpenRC's file has none, because
+# ansible-test refuses a program that it does not know.
+PROGRAMS: Final = {"init.sh": "", "openrc.sh": "#!/sbin/openrc-run\n"}
 
 
 class BundleError(FleetError):
@@ -68,7 +69,7 @@ def render_public(*, site: Site) -> dict[str, str]:
         CONFIG: render_config(site=site),
         "unit.conf": _render(template="unit.conf.j2", site=site),
         "agent.sh": agent_text(),
-        **{name: _static(name) for name in PROGRAMS},
+        **{name: first + _static(name) for name, first in PROGRAMS.items()},
     }
 
 

@@ -137,7 +137,7 @@ def command(*, user: str, words: tuple[str, ...]) -> str:
     command reads the agent from standard input. A `dd` that does not know fullblock fails before it has read a byte.
     """
     if _is_short(words):
-        first, _ = _parts()
+        first, _rest = _parts()
         script = f'{first}\nasked={len(rest_bytes())}\nshift\nstage "$@"'
     else:
         size = len(agent_bytes())
@@ -177,7 +177,7 @@ def _framed(text: str) -> bytes:
 @lru_cache(maxsize=1)
 def _parts() -> tuple[str, str]:
     """The agent in two, without comments and indentation."""
-    first, _, rest = agent_text().partition(SEAM)
+    first, _seam, rest = agent_text().partition(SEAM)
     return _bare(first), _bare(rest)
 
 

@@ -121,7 +121,7 @@ class KeyMaker:
         wanted = list(epochs.items())
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            for site, _ in batch:
+            for site, _epoch in batch:
                 self.storage.make(f"sites/{site}", sync=False)
             self.storage.sync("sites")
 

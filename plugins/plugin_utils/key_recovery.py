@@ -119,7 +119,7 @@ class Recovery:
 
     def _enter(self, name: str, *, lines: Sequence[Mapping[str, Any]], reason: str) -> None:
         events = {str(line["event"]) for line in lines}
-        kind, _, rest = name.partition("/")
+        kind, _slash, rest = name.partition("/")
         if kind == "sites":
             site, epoch = _site_and_epoch(name)
             if not any((line["event"], line["site"], line["epoch"]) == ("issued", site, epoch) for line in lines):
@@ -148,5 +148,5 @@ class Recovery:
 
 
 def _site_and_epoch(name: str) -> tuple[str, int]:
-    _, site, file = name.split("/")
+    _kind, site, file = name.split("/")
     return site, int(file.removesuffix(".vault"))

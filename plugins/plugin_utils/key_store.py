@@ -193,7 +193,7 @@ class KeyStore:
             with self.operation("enter what sites hold"):
                 # Asked again: what a crash left was finished just now.
                 news = self._news(seen)
-                with self._work.intend([f"index/{one.site}.json" for one, _ in news]):
+                with self._work.intend([f"index/{one.site}.json" for one, _entry in news]):
                     self._recovery().apply(
                         self._log(
                             [

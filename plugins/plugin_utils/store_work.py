@@ -53,7 +53,7 @@ class StoreWork:
                 self.storage.check()
                 self.storage.make("")
                 self.storage.refuse_foreign()
-                begun, _ = operation.begin(directory=root, what=what, owner=owner)
+                begun, _before = operation.begin(directory=root, what=what, owner=owner)
                 stack.enter_context(locked(directory=root, holder=begun.holder))
                 # The store may have been given another key since this process read its own.
                 self.storage.key.forget()

@@ -75,6 +75,13 @@ def test_the_archive_is_sorted_timeless_and_closed(key: SiteKey) -> None:
     assert hashlib.sha256(text.encode()).hexdigest() == bundle.digest
 
 
+def test_each_program_begins_with_what_runs_it() -> None:
+    files = b.render_public(site=site_of())
+
+    first = {name: files[name].partition("\n")[0] for name in b.PROGRAMS}
+    assert first == {"init.sh": "#!/bin/sh", "openrc.sh": "#!/sbin/openrc-run"}
+
+
 def test_the_configuration_is_the_golden_one() -> None:
     assert b.render_config(site=site_of()) == GOLDEN.read_text()
 
