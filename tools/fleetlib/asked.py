@@ -21,7 +21,8 @@ def known_sites(*, fleet: Fleet, sites: Sequence[str], group: str | None) -> lis
     Raises:
         FleetError: a name that the registry does not have.
     """
-    strange = [site for site in dict.fromkeys(sites) if site not in {one.id for one in fleet.sites}]
+    registered, named = {one.id for one in fleet.sites}, set(sites)
+    strange = [site for site in dict.fromkeys(sites) if site not in registered]
     if strange:
         raise FleetError(
             f"{', '.join(strange[:5])}{f' and {len(strange) - 5} more' if len(strange) > 5 else ''}: "
@@ -29,7 +30,7 @@ def known_sites(*, fleet: Fleet, sites: Sequence[str], group: str | None) -> lis
         )
     if group is not None and group not in fleet.plan.groups:
         raise FleetError(f"group {group}: not in the plan {fleet.plan.file}, which has {', '.join(fleet.plan.groups)}.")
-    return [one.id for one in fleet.sites if one.id in set(sites) or one.group == group]
+    return [one.id for one in fleet.sites if one.id in named or one.group == group]
 
 
 def asked_sites(*, fleet: Fleet, sites: Sequence[str], group: str | None, everybody: bool) -> list[str]:

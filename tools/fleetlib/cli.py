@@ -23,7 +23,7 @@ if t.TYPE_CHECKING:
 
 WELL, NOT_WELL, UNUSABLE = 0, 1, 2
 # As a shell says it of a program that wrote into a closed pipe.
-CUT_SHORT = 141
+CUT_SHORT, STOPPED = 141, 130
 PLAN_SUFFIXES = (".fleet.yml", ".fleet.yaml")
 
 
@@ -95,8 +95,8 @@ def main(argv: Sequence[str]) -> int:
         _complain(args=args, text=f"{exc.filename or 'fleet'}: {exc.strerror or exc}")
         return UNUSABLE
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        _complain(args=args, text="stopped")
+        return STOPPED
 
 
 def find_plan(given: str | None) -> Path:

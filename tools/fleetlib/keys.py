@@ -147,6 +147,8 @@ def regenerate_keys(args: argparse.Namespace) -> bool:
     key_type = fleet.plan.tunnels.key_type
     planned = store.regenerate(sites=sites, key_type=key_type, reason=args.reason, dry_run=True)
     if not args.yes and not _agreed(planned):
+        if args.format == "json":
+            print(json.dumps({"epochs": {}, "reason": args.reason}, indent=2))
         print("nothing was made", file=sys.stderr)
         return False
     made = store.regenerate(sites=sites, key_type=key_type, reason=args.reason)

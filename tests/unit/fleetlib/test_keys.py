@@ -251,6 +251,25 @@ def test_new_keys_are_made_without_asking_when_told_to(
     assert json.loads(capsys.readouterr().out)["epochs"] == {"site-0001": 3, "site-0002": 4}
 
 
+def test_who_asks_for_json_gets_it_when_nothing_comes_of_it(
+    plan: str, store: KeyStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store
+    words = ["key", "regenerate", "site-0001", "--reason", "x", "--format", "json", "-i", plan]
+    monkeypatch.setattr(sys, "stdin", Typist("no\n"))
+    assert main(words) == 1
+    assert json.loads(capsys.readouterr().out) == {"epochs": {}, "reason": "x"}
+
+    def stopped() -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.stdin, "isatty", stopped)
+    assert main(words) == 130
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"error": ["stopped"]}
+    assert shown.err == "stopped\n"
+
+
 class Typist(io.StringIO):
     def isatty(self) -> bool:
         return True
