@@ -33,6 +33,7 @@ class StoreKey:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: bytes | None = None
+        self._failed = ""
         self._mutex = threading.Lock()
 
     def __repr__(self) -> str:
@@ -54,12 +55,13 @@ class StoreKey:
         with self._mutex:
             if self._known is None:
                 forbid_core_dumps()
-                self._known = self._ask() if self.is_program else self._read_file()
+                self._known = self._ask_once() if self.is_program else self._read_file()
             return self._known
 
     def forget(self) -> None:
-        """Read a key file anew next time: it may hold another key by now. A program is not asked twice."""
+        """Read a key file anew next time: it may hold another key. A program that answered is not asked twice."""
         with self._mutex:
+            self._failed = ""
             if not self.is_program:
                 self._known = None
 
@@ -119,6 +121,16 @@ class StoreKey:
         if not found:
             raise StoreKeyError(f"the key of the key store {self.path} is empty. Restore it from its copy.")
         return found
+
+    def _ask_once(self) -> bytes:
+        """A program that does not answer would be waited for once per site of a run."""
+        if self._failed:
+            raise StoreKeyError(self._failed)
+        try:
+            return self._ask()
+        except StoreKeyError as exc:
+            self._failed = str(exc)
+            raise
 
     def _ask(self) -> bytes:
         """Run the program; one whose name ends in -client is told which key is wanted, as Ansible does."""

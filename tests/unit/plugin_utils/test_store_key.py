@@ -210,6 +210,18 @@ def test_no_store_is_locked_with_what_can_be_guessed(tmp_path: Path, word: str) 
     assert not list((tmp_path / "store").rglob("*.vault"))
 
 
+def test_a_program_that_fails_is_not_asked_for_every_site(tmp_path: Path) -> None:
+    key = sk.StoreKey(program(tmp_path / "ask.sh", f"echo x >>{tmp_path}/times; echo shut >&2; exit 3"))
+    for _site in range(3):
+        with pytest.raises(StoreKeyError, match="ended with status 3 and said: shut"):
+            key.read()
+    assert (tmp_path / "times").read_text() == "x\n"
+    # The next piece of work may find the safe open.
+    program(tmp_path / "ask.sh", "echo word")
+    key.forget()
+    assert key.read() == b"word"
+
+
 def test_a_key_file_with_the_mode_of_a_program_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "store.key").write_text("a key\n")
     (tmp_path / "store.key").chmod(0o700)
