@@ -109,8 +109,8 @@ class ActionModule(ActionBase):
 
 
 def _foretell(*, results: Mapping[str, SiteResult]) -> None:
-    """Say what would travel where."""
-    for site, one in results.items():
+    """Say what would be done where, in the order of the names: a play's lists come in any."""
+    for site, one in sorted(results.items()):
         if one.changed:
             display.display(f"  {site}: {one.message}")
 

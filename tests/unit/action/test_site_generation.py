@@ -149,11 +149,13 @@ def test_check_mode_says_what_would_travel_where(plan: str, monkeypatch: pytest.
     shown: list[str] = []
     monkeypatch.setattr(site_generation.display, "display", lambda line, **_how: shown.append(line))
 
-    act("site_generation", {"plan": plan, "verb": "stage"}, check=True, variables=host("site-0001"))
+    sites = ["site-0003", DEAD, "site-0001"]
+    act("site_generation", {"plan": plan, "verb": "stage", "sites": sites}, check=True, variables=host("site-0001"))
 
     assert [line for line in shown if "WARNING" not in line] == [
         "  site-0001: would send bundle",
-        "  stage: 2 sites, 1 would change, 0 as they should be, 1 failed",
+        "  site-0003: would send bundle",
+        "  stage: 3 sites, 2 would change, 0 as they should be, 1 failed",
     ]
 
 
