@@ -52,5 +52,5 @@ class ActionModule(ActionBase):
                     refuse_moves(fleet=fleet, consent="run again with -e move_sites=true")
                 record(fleet=fleet)
         except (FleetError, OSError) as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         return result

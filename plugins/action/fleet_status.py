@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
         try:
             status = look_at_fleet(fleet=load_fleet(plan_file=Path(args["plan"])))
         except (FleetError, OSError) as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         for line in status_table(status).splitlines():
             display.display(line)
         summary = status["summary"]

@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         except ImportError as exc:
             raise AnsibleActionFail(missing_required_lib(exc.name or "cryptography")) from exc
         except FleetError as exc:
-            raise AnsibleActionFail(f"{args['gateway']}: {str(exc).rstrip('.')}.") from exc
+            raise AnsibleActionFail(f"{args['gateway']}: {str(exc).rstrip('.')}.") from None
         return result
 
     def _proven(self, args: dict[str, t.Any]) -> Material | None:

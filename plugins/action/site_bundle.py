@@ -71,7 +71,7 @@ class ActionModule(ActionBase):
             )
             results = {site: one_site.carry_out_alone(run=run, store=store, site=site, owner=owner)}
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         found = site_run.summary(results=results, began=run.began)["sites"][site]
         result.update(
             {name: value for name, value in found.items() if name not in {"ok", "message"}},

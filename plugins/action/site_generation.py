@@ -104,7 +104,7 @@ class ActionModule(ActionBase):
                 for site in [name for name, one in results.items() if one.changed]:
                     result["sites"][site]["diff"] = run.differences(results={site: results[site]})
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         return result
 
 

@@ -67,7 +67,7 @@ class ActionModule(ActionBase):
                 owner=os.getppid(),
             )
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         key_file = granted.ensured.made_store_key if granted.ensured else None
         if key_file is not None and not dry:
             display.warning(

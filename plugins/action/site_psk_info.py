@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
                 whole = sum(keys for keys, _problems in checked)
                 problems = [*(problem for _keys, found in checked for problem in found), *store.ledger.verify()]
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         found = {site: _keys(index.get(site, {})) for site in sites}
         without = [site for site, one in found.items() if not one["epochs"]]
         result.update(

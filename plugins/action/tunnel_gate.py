@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
                 on_look=lambda done, total: display.display(f"  gate: {done} of {total} sites are up as planned"),
             )
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+            raise AnsibleActionFail(str(exc)) from None
         failed = [one for one in passed.values() if not one.ok]
         result.update(
             changed=False,
