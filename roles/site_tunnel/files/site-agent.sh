@@ -97,21 +97,21 @@ look() {
   gens=
   top=0
   sums=
-  for d in "$G"/[0-9]*; do
+  for d in "$G"/[1-9]*; do
     g=${d##*/}
     case $g in *[!0-9]*) continue ;; esac
     [ -d "$d" ] || continue
     gens="$gens $g"
     [ "$g" -le "$top" ] || top=$g
   done
-  [ -z "$gens" ] || sums=$nl$(cd "$G" && sha256sum [0-9]*/*)$nl
+  [ -z "$gens" ] || sums=$nl$(cd "$G" && sha256sum [1-9]*/*)$nl
 }
 
 # DIGEST: whether a generation may hold it, by what each was staged as; only a look at the files proves it
 glance() {
   may=
   top=0
-  for d in "$G"/[0-9]*; do
+  for d in "$G"/[1-9]*; do
     g=${d##*/}
     case $g in *[!0-9]*) continue ;; esac
     [ "$g" -le "$top" ] || top=$g
@@ -402,7 +402,14 @@ service() {
 
 links() {
   case $init in
-    systemd) mkdir -p "$C" "$D" && chmod 755 "$D" && point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" ;;
+    systemd)
+      mkdir -p "$C" "$D" && chmod 755 "$D" || return 1
+      linked && return 0
+      point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" || return 1
+      linked && return 0
+      # One of these directories is a link to elsewhere.
+      point "$B/current/client.conf" "$C/spokewright.conf" && point "$B/current/unit.conf" "$D/spokewright.conf"
+      ;;
     none) ;;
     openrc)
       # It would name the service after what a link leads to.

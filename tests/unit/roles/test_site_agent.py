@@ -228,6 +228,31 @@ def test_links_lead_where_the_unit_looks(site: Site) -> None:
     assert "daemon-reload" in site.calls()
 
 
+@pytest.mark.parametrize("linked", ["etc", "etc/openvpn", "etc/spokewright", "etc/systemd"])
+def test_directories_that_are_links_to_elsewhere_do_no_harm(site: Site, linked: str) -> None:
+    """A small box keeps what it may write on another partition."""
+    elsewhere = site.root / "data/of/the/box"
+    elsewhere.mkdir(parents=True)
+    if (site.root / linked).exists():
+        (site.root / linked).rmdir()
+    (site.root / linked).symlink_to(elsewhere)
+    settle(site, ONE)
+    settle(site, TWO)
+    assert delivery.settled(shown=site.run("show"), digest=TWO.digest)
+    assert (site.home / "active").read_text().startswith("two")
+    site.run("revert")
+    assert (site.home / "active").read_text().startswith("one")
+    assert site.run("show")["links"] is True
+
+
+def test_directories_that_are_no_generations_are_passed_over(site: Site) -> None:
+    site.stage(ONE)
+    for name in ("050", "7x", "1.bak"):
+        shutil.copytree(site.base / "generations/1", site.base / "generations" / name)
+    assert site.stage(TWO)["generation"] == 2
+    assert [one["generation"] for one in site.run("show")["generations"]] == [1, 2]
+
+
 def test_a_timer_is_armed_before_the_client_restarts_and_disarmed_by_confirm(site: Site) -> None:
     site.stage(ONE)
     site.run("activate", "1", "77")
