@@ -285,12 +285,17 @@ def _foretell(*, order: Order, bundle: Bundle, shown: dict[str, Any]) -> SiteRes
     elif held is None:
         changed, message = True, f"would {order.verb} bundle {short} once it is staged"
     elif order.verb == "activate":
-        changed = not settled(shown=shown, digest=bundle.digest)
+        waits = held == shown["pending"]
+        # On probation, too, nothing is restarted.
+        changed = not settled(
+            shown={**shown, **({"pending": 0, "confirmed": held} if waits else {})}, digest=bundle.digest
+        )
         message = f"would activate generation {held}, {order.deadman_seconds} s to be confirmed"
-        message = message if changed else f"generation {held} runs and is confirmed"
+        message = message if changed else f"generation {held} runs and {'waits to be' if waits else 'is'} confirmed"
     else:
         changed = shown["confirmed"] != held or shown["pending"] != 0
         message = f"would confirm generation {held}" if changed else f"generation {held} was confirmed before"
+        message += " once it runs" if changed and shown["current"] != held else ""
     return SiteResult(site=site, ok=True, changed=changed, message=message, receipt=facts)
 
 
@@ -298,11 +303,15 @@ def _foretell_leaving(*, order: Order, shown: dict[str, Any]) -> SiteResult:
     site = order.target.name
     if not shown["ok"]:
         return _result(site, shown)
+    receipt = {**shown, "verb": order.verb}
+    kept = _kept(order=order, shown=shown)
+    if kept:
+        message = f"{site}: would not be forgotten: {'; '.join(kept)}"
+        return SiteResult(site=site, ok=False, reason="in-use", message=message, receipt=receipt)
     gone = _going(order=order, shown=shown)
     word = "forget" if order.verb == "forget" else "go back from"
     numbers = ", ".join(str(number) for number in gone)
     message = f"would {word} generation {numbers}" if gone else f"nothing to {word}"
-    receipt = {**shown, "verb": order.verb}
     return SiteResult(site=site, ok=True, changed=bool(gone), message=message, receipt=receipt)
 
 
@@ -315,19 +324,37 @@ def _going(*, order: Order, shown: dict[str, Any]) -> list[int]:
         back = shown["reverted"] not in {0, shown["current"]}
         # A generation on its way out is left to the end, even when another is current already.
         return [one for one in (shown["pending"] or (0 if back else shown["current"]),) if one]
-    used = {shown["current"], shown["confirmed"], shown["pending"]}
-    if [str(shown["previous"])] != asked:
-        used.add(shown["previous"])
+    needed = _needed(asked=asked, shown=shown)
     return [
         int(one["generation"])
         for one in shown["generations"]
-        if one["generation"] not in used and _is_asked(one=one, asked=asked)
+        if one["generation"] not in needed and _is_asked(one=one, asked=asked, current=shown["current"])
     ]
 
 
-def _is_asked(*, one: dict[str, Any], asked: list[str]) -> bool:
+def _kept(*, order: Order, shown: dict[str, Any]) -> list[str]:
+    """What was named to be forgotten and is needed, with the reason the agent gives."""
+    asked = order.generation.split()
+    if order.verb != "forget" or asked in ([], ["old"]):
+        return []
+    needed = _needed(asked=asked, shown=shown)
+    return [
+        f"generation {one['generation']} is {needed[one['generation']]}"
+        for one in shown["generations"]
+        if one["generation"] in needed and _is_asked(one=one, asked=asked, current=shown["current"])
+    ]
+
+
+def _needed(*, asked: list[str], shown: dict[str, Any]) -> dict[int, str]:
+    back = {} if [str(shown["previous"])] == asked else {shown["previous"]: "the way back; forget it by its number"}
+    used = {shown["pending"]: "on probation", shown["confirmed"]: "the confirmed one", shown["current"]: "current"}
+    return {**back, **used}
+
+
+def _is_asked(*, one: dict[str, Any], asked: list[str], current: int) -> bool:
     if asked in ([], ["old"]):
-        return True
+        # What is newer than the current one waits for its activation.
+        return bool(one["generation"] < current)
     if asked[0] == "epoch":
         return [str(one.get("facts", {}).get("epoch"))] == asked[1:]
     return asked[0] in {str(one["generation"]), one["digest"]}

@@ -74,6 +74,7 @@ def fan_out(
     An exception becomes that site's result. A site that is still busy `GRACE` seconds after `limit` is given up, and
     another thread takes its place. The threads are daemons: an interrupted run does not wait for a frozen link.
     """
+    workers = max(1, workers)
     crew = _Crew(sites=_mixed(sites=list(dict.fromkeys(sites)), at_once=min(ramp, workers)), work=work)
     for _worker in range(min(ramp, workers, crew.total)):
         crew.hire()

@@ -615,7 +615,8 @@ revert() {
   ok true "went back from generation $num to $con"
 }
 
-# N | DIGEST | epoch E | old: remove generations that are no longer needed
+# N | DIGEST | epoch E | old: remove generations that are no longer needed. What is newer than the current one waits
+# for its activation and is not old.
 forget() {
   lock
   show_line ""
@@ -625,7 +626,7 @@ forget() {
   num "$1"
   for g in $gens; do
     case $1 in
-      old) ;;
+      old) [ "$g" -lt "$cur" ] || continue ;;
       epoch)
         read -r facts <"$G/$g/facts" || facts=
         case $facts in *"\"epoch\":$2,"* | *"\"epoch\":$2}"*) ;; *) continue ;; esac

@@ -86,6 +86,7 @@ OLD = {"generation": 2, "digest": "2" * 64, "intact": True, "facts": {"epoch": 1
 OLDER = {"generation": 1, "digest": "1" * 64, "intact": True, "facts": {"epoch": 1}}
 WOULD = "would send bundle dddddddddddd, 7 bytes, key epoch 1, PSK SHA256:ab"
 THREE = shown(generations=[*shown()["generations"], OLD, OLDER], previous=2)
+STAGED = shown(generations=THREE["generations"], current=2, confirmed=2)
 
 
 @pytest.mark.parametrize(
@@ -96,22 +97,32 @@ THREE = shown(generations=[*shown()["generations"], OLD, OLDER], previous=2)
         ("stage", shown(), {}, ""),
         ("activate", shown(), {}, ""),
         ("activate", shown(current=3), {}, "would activate generation 4, 90 s to be confirmed"),
-        ("activate", shown(confirmed=3, pending=4), {}, "would activate generation 4, 90 s to be confirmed"),
+        ("activate", shown(confirmed=3, pending=4), {}, ""),
+        (
+            "activate",
+            shown(confirmed=3, pending=4, service="inactive"),
+            {},
+            "would activate generation 4, 90 s to be confirmed",
+        ),
         ("activate", shown(service="inactive"), {}, "would activate generation 4, 90 s to be confirmed"),
         ("activate", shown(enabled=False), {}, "would activate generation 4, 90 s to be confirmed"),
         ("activate", shown(links=False), {}, "would activate generation 4, 90 s to be confirmed"),
         ("activate", shown(generations=[]), {}, "would activate bundle dddddddddddd once it is staged"),
         ("confirm", shown(confirmed=3), {}, "would confirm generation 4"),
+        ("confirm", shown(current=3, confirmed=3), {}, "would confirm generation 4 once it runs"),
         ("confirm", shown(), {}, ""),
         ("revert", shown(), {}, "would go back from generation 4"),
         ("revert", shown(current=3, confirmed=3, pending=4), {}, "would go back from generation 4"),
         ("revert", shown(current=3, confirmed=3, reverted=4), {}, ""),
         ("revert", shown(), {"generation": "3"}, ""),
         ("forget", THREE, {}, "would forget generation 1"),
-        ("forget", THREE, {"generation": "epoch 1"}, "would forget generation 1"),
+        ("forget", STAGED, {}, "would forget generation 1"),
+        ("forget", STAGED, {"generation": "old"}, "would forget generation 1"),
+        ("forget", STAGED, {"generation": "4"}, "would forget generation 4"),
+        ("forget", shown(current=0, confirmed=0), {}, ""),
         ("forget", THREE, {"generation": "2"}, "would forget generation 2"),
         ("forget", THREE, {"generation": "1" * 64}, "would forget generation 1"),
-        ("forget", THREE, {"generation": "4"}, ""),
+        ("forget", THREE, {"generation": "9"}, ""),
     ],
 )
 def test_a_dry_run_only_looks_and_says_what_would_be(
@@ -121,6 +132,28 @@ def test_a_dry_run_only_looks_and_says_what_would_be(
     assert (result.ok, result.changed, words) == (True, bool(message), ["show"])
     if message:
         assert result.message == message
+
+
+@pytest.mark.parametrize(
+    ("state", "generation", "why"),
+    [
+        (THREE, "4", "generation 4 is current"),
+        (THREE, "d" * 64, "generation 4 is current"),
+        (THREE, "epoch 1", "generation 2 is the way back; forget it by its number"),
+        (shown(generations=THREE["generations"], current=1, confirmed=2), "2", "generation 2 is the confirmed one"),
+        (
+            shown(generations=THREE["generations"], current=1, confirmed=1, pending=2),
+            "2",
+            "generation 2 is on probation",
+        ),
+    ],
+)
+def test_a_dry_run_refuses_to_forget_what_the_run_would_refuse(
+    state: dict[str, Any], generation: str, why: str
+) -> None:
+    result, words = play("forget", state, dry_run=True, generation=generation)
+    assert (result.ok, result.changed, result.reason, words) == (False, False, "in-use", ["show"])
+    assert result.message == f"site-0001: would not be forgotten: {why}"
 
 
 def test_a_bundle_that_is_held_already_is_told_with_what_is_left_to_do() -> None:

@@ -802,6 +802,17 @@ def test_forget_takes_what_is_old_and_leaves_what_is_needed(site: Site) -> None:
     assert (gone["changed"], gone["forgotten"], gone["reverted"]) == (True, [3], 0)
 
 
+def test_what_waits_for_its_activation_is_not_old(site: Site) -> None:
+    site.stage(ONE)
+    assert site.run("forget", "old")["forgotten"] == []
+    for bundle in (ONE, TWO, make("3\n")):
+        settle(site, bundle)
+    site.stage(THREE)
+    assert site.run("forget", "old")["forgotten"] == [1]
+    assert generations(site) == ["2", "3", "4"]
+    assert site.run("forget", "4")["forgotten"] == [4]
+
+
 def test_forget_by_epoch_takes_a_key_that_leaked_off_the_site(site: Site) -> None:
     for text in ("a\n", "b\n", "c\n"):
         site.stage(make(text, epoch=int(text == "c\n") + 1))
