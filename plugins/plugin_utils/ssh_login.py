@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from functools import lru_cache
@@ -98,7 +99,9 @@ class Connection:
     def close(self) -> None:
         """End the connection."""
         if self.transport is not None:
-            self.transport.close()
+            # A link through a bastion that is lost cannot even be closed in good order.
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                self.transport.close()
 
     def expire(self) -> None:
         """End it because its time is over."""

@@ -48,7 +48,9 @@ def at_once(*, sites: Iterable[Site], workers: int) -> int:
 
     A wait for the bastion counts against a site's own time. Sites that are reached directly need no turn.
     """
-    bastions = {site.bastion for site in sites}
-    if None in bastions or not bastions:
+    ways = [site.bastion for site in sites]
+    direct = ways.count(None)
+    through = {bastion for bastion in ways if bastion is not None}
+    if not through:
         return workers
-    return min(workers, sum(bastion.channels for bastion in bastions if bastion is not None))
+    return min(workers, direct + sum(bastion.channels for bastion in through))
