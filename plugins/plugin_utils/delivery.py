@@ -24,7 +24,6 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport im
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Answer, OpenSshSession, Session
 
     # Words for the agent, and the bundle it is given if it wants it.
@@ -69,20 +68,6 @@ class Order:
     dry_run: bool = False
     generation: str = ""
     texts: bool = False
-
-
-def target_for(*, fleet: Fleet, site: Site) -> Target:
-    """Where and how a site is reached out of band."""
-    return Target(
-        name=site.id,
-        address=str(site.oob_address),
-        port=site.oob_port,
-        user=site.oob_user,
-        host_key=site.host_key,
-        private_key_file=fleet.plan.ssh.private_key_file,
-        bastion=site.bastion,
-        client=site.oob_client,
-    )
 
 
 def carry_out(*, order: Order, timeouts: Timeouts | None = None) -> SiteResult:

@@ -11,11 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as bundles
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.delivery import Order, carry_out, settled, target_for
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.delivery import Order, carry_out, settled
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import WORKERS, Progress, SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import NoKeyError, Seen, open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Timeouts
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import at_once
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import at_once, site_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +109,7 @@ class SiteRun:
         """Carry the verb out on one site."""
         found = self._sites[site]
         self.began[site] = time.time()
-        target = target_for(fleet=self.fleet, site=found)
+        target = site_target(plan=self.fleet.plan, site=found)
         bundle = None
         if self.verb in NEEDS_BUNDLE:
             try:
