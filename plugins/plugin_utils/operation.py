@@ -41,11 +41,6 @@ class Operation:
     pending: tuple[str, ...] = field(default=())
 
     @property
-    def is_others(self) -> bool:
-        """Whether it belongs to a run that goes on and that this process is no part of."""
-        return self.held and self.owner.lives and not self.owner.is_ours
-
-    @property
     def name(self) -> str:
         """What the ledger calls it."""
         return f"{self.what} #{self.id}"

@@ -234,9 +234,11 @@ def test_a_later_process_of_the_same_number_does_not_block(store: KeyStore) -> N
         record = json.loads(path.read_text())
         for field, value in (("started", "1"), ("boot", "another"), ("host", "elsewhere")):
             path.write_text(json.dumps({**record, "owner": {**record["owner"], field: value}}))
-            assert operation.read(store.path).is_others is False  # type: ignore[union-attr]
+            with store.operation("another run"):
+                pass
         path.write_text(json.dumps(record))
-        assert operation.read(store.path).is_others is True  # type: ignore[union-attr]
+        with pytest.raises(KeyStoreLockedError, match=f"pid {run.pid}"), store.operation("another run"):
+            pass
     finally:
         run.kill()
         run.wait()
