@@ -117,9 +117,14 @@ class Way:
             connection = self._connected(clock=clock)
             try:
                 return self._open(connection=connection, clock=clock)
+            except paramiko.ChannelException as exc:
+                raise self._refused(clock=clock, exc=exc) from exc
             except (paramiko.SSHException, EOFError, OSError) as exc:
-                if connection.alive:
-                    raise self._judge(clock=clock, exc=exc) from exc
+                # paramiko raises this kind both when nobody answers in time and when the connection has ended.
+                if isinstance(exc, paramiko.SSHException) and connection.alive:
+                    raise self._silent(clock=clock) from exc
+                # Its own thread may not have noticed yet; nobody else shall take it for alive.
+                connection.close()
                 if last:
                     raise BastionError(
                         f"{clock.target.name}: the connection to the bastion {self._target.where} ended ({say(exc)}). "
@@ -140,13 +145,15 @@ class Way:
         timeout = min(clock.timeouts.connect, clock.left("accept a connection"))
         return transport.open_channel("direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=timeout)
 
-    def _judge(self, *, clock: Clock, exc: Exception) -> SshError:
+    def _silent(self, *, clock: Clock) -> SshError:
+        target = clock.target
+        return UnreachableError(
+            f"{target.name}: nothing answers at {target.where} within {clock.timeouts.connect:g} s, asked from the "
+            f"bastion {self._target.where}. Is it switched on, and its out-of-band link up?"
+        )
+
+    def _refused(self, *, clock: Clock, exc: paramiko.ChannelException) -> SshError:
         target, here = clock.target, self._target.where
-        if not isinstance(exc, paramiko.ChannelException):
-            return UnreachableError(
-                f"{target.name}: nothing answers at {target.where} within {clock.timeouts.connect:g} s, asked from the "
-                f"bastion {here}. Is it switched on, and its out-of-band link up?"
-            )
         if exc.code == _CONNECT_FAILED:
             return unreachable_behind(target=target, bastion=self._target, why=exc.text or str(exc))
         if exc.code == _PROHIBITED:

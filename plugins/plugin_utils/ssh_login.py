@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import paramiko
+from paramiko.common import cMSG_CHANNEL_CLOSE
 from paramiko.packet import Packetizer
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_types import (
@@ -51,6 +53,30 @@ class _Packetizer(Packetizer):
         """Start nothing."""
 
 
+class _LastWord:
+    """What a channel sends through: the transport, but nothing more once the channel has said that it is closed.
+
+    paramiko looks whether a channel is closed, lets go of its lock and only then sends, so another thread's farewell can
+    go out in between. sshd takes data for a channel it has forgotten as an attack and ends the whole connection
+    (RFC 4254, section 5.3): on a bastion all sites at work would be lost with the one that is done.
+    """
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self._transport = transport
+        self._sending = threading.Lock()
+        self._said = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _send_user_message(self, message: paramiko.Message) -> None:
+        with self._sending:
+            if self._said:
+                return
+            self._said = message.asbytes()[:1] == cMSG_CHANNEL_CLOSE
+            self._transport._send_user_message(message)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
 class _Transport(paramiko.Transport):
     """Remembers what the host offered and its last words: paramiko only logs them, our messages need them."""
 
@@ -58,6 +84,12 @@ class _Transport(paramiko.Transport):
         self.offer: dict[str, list[str]] = {}
         self.farewell = ""
         super().__init__(link, packetizer_class=_Packetizer)
+
+    def open_channel(self, *args: Any, **options: Any) -> paramiko.Channel:
+        """Open a channel whose farewell is the last it sends."""
+        channel = super().open_channel(*args, **options)
+        channel._set_transport(_LastWord(self))  # type: ignore[attr-defined]  # noqa: SLF001
+        return channel
 
     def _really_parse_kex_init(self, m: Any, ignore_first_byte: bool = False) -> Any:  # noqa: FBT001, FBT002
         self.offer = super()._really_parse_kex_init(m, ignore_first_byte)  # type: ignore[misc]
