@@ -56,9 +56,9 @@ class _Packetizer(Packetizer):
 class _LastWord:
     """What a channel sends through: the transport, but nothing more once the channel has said that it is closed.
 
-    paramiko looks whether a channel is closed, lets go of its lock and only then sends, so another thread's farewell can
-    go out in between. sshd takes data for a channel it has forgotten as an attack and ends the whole connection
-    (RFC 4254, section 5.3): on a bastion all sites at work would be lost with the one that is done.
+    paramiko looks whether a channel is closed, lets go of its lock and only then sends, so another thread's farewell
+    can go out in between. sshd ends the whole connection when data comes for a channel it has forgotten: on a bastion
+    all sites at work would be lost with the one that is done.
     """
 
     def __init__(self, transport: paramiko.Transport) -> None:
