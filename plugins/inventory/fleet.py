@@ -15,9 +15,8 @@ description:
   - New sites get their address in memory, the same each time; C(tools/fleet plan --write) persists it in the lock.
 author: Spokewright maintainers (@spokewright)
 notes:
-  - Groups made are C(gateways), C(sites), one per site group below C(sites), and one C(instance_NAME) per instance.
+  - Groups are C(gateways), C(sites), those of O(groups) below it, C(instance_NAME). See C(docs/registry-and-plan.md).
   - A broken plan never becomes an empty inventory, and two plans never one; the plugin ends the run itself if need be.
-  - O(groups) is the list of site groups here. Every column and key with its rules is in C(docs/registry-and-plan.md).
 options:
   plugin:
     description: Marks the file as a plan for this plugin.
@@ -98,11 +97,11 @@ options:
         choices: [p256, ed25519]
         default: p256
   inside:
-    description: The core LAN (C(network), C(vip), C(vrrp_id), C(core_networks), C(core_next_hop)).
+    description: The core LAN (C(network), C(vip), C(vrrp_id), C(core_networks), C(core_next_hop), C(probes)).
     type: dict
     required: true
   transports:
-    description: In order of preference, each with C(name), C(network), C(vip) and C(vrrp_id).
+    description: By preference, each with C(name), C(network), C(vip), C(vrrp_id), maybe C(probes) and C(mtu).
     type: list
     elements: dict
     required: true
@@ -124,10 +123,10 @@ options:
     description: C(gate_seconds), C(deadman_seconds) and C(advert_seconds).
     type: dict
     default: {gate_seconds: 60, deadman_seconds: 120, advert_seconds: 0.1}
-  gateways:
-    description: The pair, by name (C(host_key), C(cores), C(oob), C(inside), C(transports)).
+  routing:
+    description: How the core learns the way to the sites (C(protocol) V(static), V(ospf) or V(bgp), and its settings).
     type: dict
-    required: true
+  gateways: {type: dict, required: true, description: "The pair, by name (C(host_key), C(cores), interfaces)."}
   compose:
     description: Variables made from Jinja expressions, for each host.
     type: dict
@@ -157,8 +156,7 @@ key_store: keystore
 ssh: {user: root, private_key_file: ssh/id_ed25519}
 tunnels: {network: 10.101.0.0/16, instances: {count: 2, base_port: 1194}}
 inside: {network: 10.200.0.0/24, vip: 10.200.0.1, vrrp_id: 10}
-transports:
-  - {name: internet, network: 203.0.113.0/24, vip: 203.0.113.1, vrrp_id: 30}
+transports: [{name: internet, network: 203.0.113.0/24, vip: 203.0.113.1, vrrp_id: 30}]
 oob: {network: 172.20.0.0/16, vrrp_id: 40}
 site_networks: [10.64.0.0/14]
 groups: [canary, north, south]

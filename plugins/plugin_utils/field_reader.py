@@ -172,6 +172,15 @@ class FieldReader:
             return None
         return value
 
+    def boolean(self, node: Node | None) -> bool | None:
+        """Return true or false."""
+        if node is None:
+            return None
+        if node.kind != "boolean":
+            self.fault(node, f"{self._shown(node)} is neither true nor false.", "Write true or false.")
+            return None
+        return node.text.lower() in ("true", "yes", "on")
+
     def address(self, node: Node | None) -> IPv4Address | None:
         """Return an IPv4 address."""
         value = self.text(node)

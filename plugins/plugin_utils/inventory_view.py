@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway, Nic, Routing
 
 Variables = dict[str, Any]
 
@@ -138,6 +138,7 @@ def _fleet_variables(fleet: Fleet) -> Variables:
             "vrrp_id": inside.vrrp_id,
             "core_networks": [str(network) for network in inside.core_networks],
             "core_next_hop": None if inside.core_next_hop is None else str(inside.core_next_hop),
+            "probes": [str(address) for address in inside.probes],
         },
         "fleet_transports": [
             {
@@ -145,11 +146,22 @@ def _fleet_variables(fleet: Fleet) -> Variables:
                 "network": str(transport.network),
                 "vip": str(transport.vip),
                 "vrrp_id": transport.vrrp_id,
+                "probes": [str(address) for address in transport.probes],
+                "mtu": transport.mtu,
             }
             for transport in plan.transports
         ],
         "fleet_oob": {"network": str(plan.oob.network), "vrrp_id": plan.oob.vrrp_id},
+        "fleet_routing": _routing_variables(plan.routing),
         "fleet_site_networks": [str(network) for network in plan.site_networks],
+    }
+
+
+def _routing_variables(routing: Routing) -> Variables:
+    return {
+        **asdict(routing),
+        "area": None if routing.area is None else str(routing.area),
+        "neighbors": [str(address) for address in routing.neighbors],
     }
 
 

@@ -12,6 +12,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts impor
     PlacedAddress,
     PlacedNetwork,
     PlacedNumber,
+    PlacedTarget,
     PlanFacts,
 )
 
@@ -45,6 +46,16 @@ class PlacedReader(FieldReader):
         if address is not None and node is not None:
             self.facts.addresses.append(PlacedAddress(address, home, owner, node))
         return address
+
+    def targets(self, node: Node | None, *, home: str, role: str, least: int = 0) -> tuple[IPv4Address, ...] | None:
+        """Return a list of others' addresses in the network `home`; `role` is the word for one of them."""
+        items = self.items(node, of=f"addresses, each a {role}", least=least)
+        if items is None:
+            return None
+        found = [(self.address(item), item) for item in items]
+        good = [(address, item) for address, item in found if address is not None]
+        self.facts.targets += [PlacedTarget(address, home, role, item) for address, item in good]
+        return tuple(address for address, _item in good) if len(good) == len(items) else None
 
     def vrrp_id(self, node: Node | None) -> int | None:
         """Return a VRRP id, which no other network may have."""

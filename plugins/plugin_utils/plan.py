@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 KeyType = Literal["p256", "ed25519"]
 TunnelMode = Literal["single"]
 Client = Literal["paramiko", "openssh"]
+RoutingProtocol = Literal["static", "ospf", "bgp"]
+ETHERNET_MTU = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Inside:
     vrrp_id: int
     core_networks: tuple[IPv4Network, ...]
     core_next_hop: IPv4Address | None
+    probes: tuple[IPv4Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,22 @@ class Transport:
     network: IPv4Network
     vip: IPv4Address
     vrrp_id: int
+    probes: tuple[IPv4Address, ...] = ()
+    mtu: int = ETHERNET_MTU
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How the core learns the way to the sites; what means nothing to the protocol is None or empty."""
+
+    protocol: RoutingProtocol = "static"
+    bfd: bool = False
+    area: IPv4Address | None = None
+    hello_seconds: int | None = None
+    dead_seconds: int | None = None
+    local_as: int | None = None
+    peer_as: int | None = None
+    neighbors: tuple[IPv4Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,4 +169,5 @@ class Plan:
     site_networks: tuple[IPv4Network, ...]
     groups: tuple[str, ...]
     policies: Policies
+    routing: Routing
     gateways: tuple[Gateway, ...]

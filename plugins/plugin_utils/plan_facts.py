@@ -41,6 +41,15 @@ class PlacedAddress(NamedTuple):
     node: Node
 
 
+class PlacedTarget(NamedTuple):
+    """An address of somebody else in a network of the plan: `home` is that network's key, `role` what it is to us."""
+
+    address: IPv4Address
+    home: str
+    role: str
+    node: Node
+
+
 class PlacedInterface(NamedTuple):
     """An interface name of a gateway."""
 
@@ -80,6 +89,7 @@ class PlanFacts:
     networks: list[PlacedNetwork] = field(default_factory=list)
     homes: dict[str, PlacedNetwork] = field(default_factory=dict)
     addresses: list[PlacedAddress] = field(default_factory=list)
+    targets: list[PlacedTarget] = field(default_factory=list)
     interfaces: list[PlacedInterface] = field(default_factory=list)
     vrrp_ids: list[PlacedNumber] = field(default_factory=list)
     host_keys: list[PlacedHostKey] = field(default_factory=list)

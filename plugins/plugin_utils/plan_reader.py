@@ -14,19 +14,22 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import names
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateways_reader import GatewaysReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.host_key_field import HostKeyField
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import (
+    ETHERNET_MTU,
     Inside,
     OutOfBand,
     Plan,
     Policies,
+    Routing,
     Transport,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import PlacedNetwork
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.routing_reader import read_routing
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_reader import read_ssh
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tunnels_reader import read_tunnels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ipaddress import IPv4Network
+    from ipaddress import IPv4Address, IPv4Network
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.placed_reader import PlacedReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import Node
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 PLUGIN = "spokewright.fleet.fleet"
 # Keys of Ansible's own Constructable, served by the inventory plugin. `groups` is ours, so theirs is not offered.
 CONSTRUCTED_KEYS = ("compose", "keyed_groups", "leading_separator", "strict")
+# Every IPv4 host takes packets of 576 bytes (RFC 791); 9216 is what switches call jumbo.
+LEAST_MTU, MOST_MTU = 576, 9216
 _ANY_TEXT = re.compile(r"[^\x00-\x1f\ud800-\udfff]+")
 
 
@@ -56,7 +61,7 @@ class PlanReader:
                 *("plugin", "fleet", "registry", "lock", "key_store", "ssh", "tunnels", "inside", "transports"),
                 *("oob", "site_networks", "groups", "gateways"),
             ),
-            optional=("key_store_key", "policies", *CONSTRUCTED_KEYS),
+            optional=("key_store_key", "policies", "routing", *CONSTRUCTED_KEYS),
         )
         if top is None:
             return None
@@ -72,6 +77,7 @@ class PlanReader:
         tunnels = read_tunnels(reader=reader, node=top.get("tunnels"), gateways=gateways)
         site_networks = self._site_networks(top.get("site_networks"))
         policies = self._policies(top.get("policies"))
+        routing = self._routing(top, inside=inside)
         registry = self._path(top.get("registry"))
         lock = self._path(top.get("lock"))
         key_store = self._path(top.get("key_store"))
@@ -98,6 +104,7 @@ class PlanReader:
             or tunnels is None
             or site_networks is None
             or policies is None
+            or routing is None
             or registry is None
             or lock is None
             or key_store is None
@@ -119,6 +126,7 @@ class PlanReader:
             site_networks=site_networks,
             groups=groups,
             policies=policies,
+            routing=routing,
             gateways=gateways,
         )
 
@@ -205,7 +213,7 @@ class PlanReader:
 
     def _inside(self, node: Node | None) -> Inside | None:
         entries = self._reader.section(
-            node, required=("network", "vip", "vrrp_id"), optional=("core_networks", "core_next_hop")
+            node, required=("network", "vip", "vrrp_id"), optional=("core_networks", "core_next_hop", "probes")
         )
         if entries is None:
             return None
@@ -218,6 +226,13 @@ class PlanReader:
             items = self._reader.items(entries["core_networks"], of="networks behind the core router")
             core = [None] if items is None else [self._core_network(item, inside=network) for item in items]
         good = tuple(one for one in core if one is not None)
+        # The core router is what the inside is there for, so it is what proves the inside.
+        probes: tuple[IPv4Address, ...] = () if next_hop is None else (next_hop,)
+        if "probes" in entries:
+            written = self._reader.targets(entries["probes"], home="inside", role="probe")
+            if written is None:
+                return None
+            probes = written
         if network is None or vip is None or vrrp_id is None or len(good) != len(core):
             return None
         if next_hop is None and "core_next_hop" not in entries and any(one != network for one in good):
@@ -226,7 +241,15 @@ class PlanReader:
                 "names networks other than the inside network, but no core_next_hop leads to them.",
                 "Add inside.core_next_hop: the core router's own address in the inside network.",
             )
-        return Inside(network=network, vip=vip, vrrp_id=vrrp_id, core_networks=good, core_next_hop=next_hop)
+        return Inside(
+            network=network, vip=vip, vrrp_id=vrrp_id, core_networks=good, core_next_hop=next_hop, probes=probes
+        )
+
+    def _routing(self, top: Mapping[str, Node], *, inside: Inside | None) -> Routing | None:
+        next_hop = None if inside is None else inside.core_next_hop
+        return read_routing(
+            reader=self._reader, node=top.get("routing"), next_hop=next_hop, inside_known=inside is not None
+        )
 
     def _core_network(self, node: Node, *, inside: IPv4Network | None) -> IPv4Network | None:
         network = self._reader.network(node)
@@ -242,7 +265,9 @@ class PlanReader:
         seen: list[str] = []
         all_named = True
         for item in items:
-            entries = self._reader.section(item, required=("name", "network", "vip", "vrrp_id"))
+            entries = self._reader.section(
+                item, required=("name", "network", "vip", "vrrp_id"), optional=("probes", "mtu")
+            )
             if entries is None:
                 all_named = False
                 found.append(None)
@@ -270,9 +295,15 @@ class PlanReader:
         network = self._reader.placed_network(entries.get("network"), home=home)
         vip = self._reader.placed_address(entries.get("vip"), home=home, owner=f"the VIP of {name}")
         vrrp_id = self._reader.vrrp_id(entries.get("vrrp_id"))
-        if network is None or vip is None or vrrp_id is None:
+        probes: tuple[IPv4Address, ...] | None = ()
+        mtu: int | None = ETHERNET_MTU
+        if "probes" in entries:
+            probes = self._reader.targets(entries["probes"], home=home, role="probe")
+        if "mtu" in entries:
+            mtu = self._reader.integer(entries["mtu"], low=LEAST_MTU, high=MOST_MTU)
+        if network is None or vip is None or vrrp_id is None or probes is None or mtu is None:
             return None
-        return Transport(name=name, network=network, vip=vip, vrrp_id=vrrp_id)
+        return Transport(name=name, network=network, vip=vip, vrrp_id=vrrp_id, probes=probes, mtu=mtu)
 
     def _site_networks(self, node: Node | None) -> tuple[IPv4Network, ...] | None:
         items = self._reader.items(node, of="networks that hold every site's LANs")

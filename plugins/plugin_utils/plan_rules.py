@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_facts import (
         PlacedAddress,
         PlacedHostKey,
+        PlacedNetwork,
         PlanFacts,
     )
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import Node
 
 _SMALLEST_SHARED_PREFIX = 30
 _PAIR = 2
@@ -30,6 +32,7 @@ def judge_plan(*, facts: PlanFacts, reader: FieldReader) -> None:
     _tunnel_network(facts, reader)
     _overlaps(facts, reader)
     _addresses(facts, reader)
+    _targets(facts, reader)
     _vrrp_ids(facts, reader)
     _interfaces(facts, reader)
     _host_keys(facts, reader)
@@ -95,24 +98,43 @@ def _addresses(facts: PlanFacts, reader: FieldReader) -> None:
                 "Give each its own address.",
             )
             continue
-        if home is None:
-            continue
-        network = home.network
-        if address not in network:
+        _in_its_network(address, home, placed.node, reader)
+
+
+def _in_its_network(address: IPv4Address, home: PlacedNetwork | None, node: Node, reader: FieldReader) -> None:
+    if home is None:
+        return
+    network = home.network
+    if address not in network:
+        reader.fault(node, f"{address} is not in {network} of {home.node.path}.", "Write an address of that network.")
+    elif network.prefixlen <= _SMALLEST_SHARED_PREFIX and address in (
+        network.network_address,
+        network.broadcast_address,
+    ):
+        reader.fault(
+            node, f"{address} is the network or broadcast address of {network}.", "Write an address of a host."
+        )
+
+
+def _targets(facts: PlanFacts, reader: FieldReader) -> None:
+    """Whom a gateway asks must be somebody else: an answer of its own would prove nothing."""
+    ours = {placed.address: placed for placed in facts.addresses if placed.node.path != "inside.core_next_hop"}
+    seen: dict[tuple[IPv4Address, str, str], Node] = {}
+    for target in facts.targets:
+        address, node = target.address, target.node
+        first = seen.setdefault((address, target.home, target.role), node)
+        if first is not node:
+            reader.fault(node, f"{address} stands in the list twice.", "Remove one of the two.")
+        elif address in ours:
+            placed = ours[address]
+            place = f"in line {placed.node.line} ({placed.node.path})"
             reader.fault(
-                placed.node,
-                f"{address} is not in {network} of {home.node.path}.",
-                "Write an address of that network.",
+                node,
+                f"{address} is the address of {placed.owner} {place}: the pair would ask itself.",
+                f"Write the address of another host of that network, or remove the {target.role}.",
             )
-        elif network.prefixlen <= _SMALLEST_SHARED_PREFIX and address in (
-            network.network_address,
-            network.broadcast_address,
-        ):
-            reader.fault(
-                placed.node,
-                f"{address} is the network or broadcast address of {network}.",
-                "Write an address of a host.",
-            )
+        else:
+            _in_its_network(address, facts.homes.get(target.home), node, reader)
 
 
 def _vrrp_ids(facts: PlanFacts, reader: FieldReader) -> None:

@@ -120,6 +120,7 @@ def plan_text(*, host_keys: dict[str, str], cores: int) -> str:
 """
         for host in (topology.gateway(1), topology.gateway(2))
     )
+    networks = topology.NETWORKS
     return f"""\
 ---
 # Written by `tools/lab up`, which from then on only corrects the gateways' host keys: the rest is yours to change.
@@ -141,9 +142,18 @@ inside:
   vip: {topology.INSIDE_VIP}
   vrrp_id: 10
   core_networks: [10.200.0.0/24]
+  probes: [{topology.core().nic("inside").address}]
 transports:
-  - {{name: frame_relay, network: 198.19.0.0/17, vip: 198.19.0.1, vrrp_id: 20}}
-  - {{name: internet, network: 198.19.128.0/17, vip: 198.19.128.1, vrrp_id: 30}}
+  - name: frame_relay
+    network: 198.19.0.0/17
+    vip: 198.19.0.1
+    vrrp_id: 20
+    probes: [{networks["frame_relay"].router}]
+  - name: internet
+    network: 198.19.128.0/17
+    vip: 198.19.128.1
+    vrrp_id: 30
+    probes: [{networks["internet"].router}]
 oob: {{network: 198.18.0.0/16, vrrp_id: 40}}
 site_networks: [{topology.SITE_LANS}]
 groups: [canary, north, south]

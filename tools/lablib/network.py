@@ -23,6 +23,8 @@ CONTROLLER_PORT = "controller.oob"
 METRIC = 4294967295
 # The link group of ports that are about to go.
 DOOMED = 4242
+# The switch answers for the addresses of its bridges where they are, and passes nothing on between them.
+SWITCH_SYSCTLS = ("net.ipv4.ip_forward=0", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
 OFF = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
 
 
@@ -82,12 +84,15 @@ def prepare(*, state: State) -> None:
     )
     if not paths.netns(paths.SWITCH).exists():
         _add_namespace(paths.SWITCH, state=state)
+    shell.run(["ip", "netns", "exec", paths.SWITCH, "sysctl", "-qw", *SWITCH_SYSCTLS])
     links = set(link_names(paths.SWITCH))
     lines = []
     for network in topology.NETWORKS.values():
         if network.name not in links:
             lines.append(f"link add {network.name} type bridge mcast_snooping 0 forward_delay 0")
-        lines.append(f"link set {network.name} up")
+        lines.append(f"link set {network.name} address {network.bridge_mac} up")
+        if network.router:
+            lines.append(f"address replace {network.router}/{network.prefix} broadcast + dev {network.name}")
     shell.ip_batch(lines, namespace=paths.SWITCH)
     machine_links = set(link_names(None))
     if CONTROLLER_LINK in machine_links and CONTROLLER_PORT not in links:

@@ -32,14 +32,20 @@ class Network:
     prefix: int
     interface: str
     port: str  # short form for the switch's port names, which the kernel limits to 15 characters
+    router: str = ""  # what answers there as the provider's router: the switch itself
+
+    @property
+    def bridge_mac(self) -> str:
+        """The bridge's own: left to itself it takes that of a port, and would answer behind a cable that is cut."""
+        return f"02:5c:{list(NETWORKS).index(self.name):02x}:fe:00:00"
 
 
 NETWORKS: dict[str, Network] = {
     network.name: network
     for network in (
         Network(name="oob", prefix=16, interface="oob0", port="oob"),
-        Network(name="frame_relay", prefix=17, interface="fr0", port="fr"),
-        Network(name="internet", prefix=17, interface="inet0", port="inet"),
+        Network(name="frame_relay", prefix=17, interface="fr0", port="fr", router="198.19.127.254"),
+        Network(name="internet", prefix=17, interface="inet0", port="inet", router="198.19.255.254"),
         Network(name="inside", prefix=24, interface="inside0", port="in"),
     )
 }

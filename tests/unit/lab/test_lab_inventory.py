@@ -70,7 +70,11 @@ def test_the_plan_is_what_the_inventory_plugin_reads() -> None:
     assert plan["gateways"]["gw1"]["host_key"] == KEYS["gw1"]
     assert plan["gateways"]["gw2"]["inside"] == {"interface": "inside0", "address": "10.200.0.3"}
     assert plan["gateways"]["gw2"]["transports"]["internet"] == {"interface": "inet0", "address": "198.19.128.3"}
-    assert [transport["name"] for transport in plan["transports"]] == ["frame_relay", "internet"]
+    assert plan["inside"]["probes"] == ["10.200.0.10"]
+    assert [(transport["name"], transport["probes"]) for transport in plan["transports"]] == [
+        ("frame_relay", ["198.19.127.254"]),
+        ("internet", ["198.19.255.254"]),
+    ]
     assert plan["groups"] == ["canary", "north", "south"]
 
 

@@ -22,6 +22,23 @@ def test_every_address_and_mac_and_port_of_the_largest_lab_is_unique_and_in_a_la
     assert all(any(ipaddress.ip_address(nic.address) in network for network in ranges) for nic in nics)
 
 
+def test_a_providers_router_is_in_its_network_and_nobody_else() -> None:
+    taken = {nic.address for host in topology.hosts(sites=topology.MAX_SITES) for nic in host.nics}
+    routers = {network.name: network.router for network in topology.NETWORKS.values() if network.router}
+    assert routers == {"frame_relay": "198.19.127.254", "internet": "198.19.255.254"}
+    for name, router in routers.items():
+        nic = topology.gateway(1).nic(name)
+        assert ipaddress.ip_address(router) in ipaddress.ip_interface(nic.cidr).network
+        assert router not in taken
+
+
+def test_a_bridge_has_a_mac_of_its_own() -> None:
+    macs = {nic.mac for host in topology.hosts(sites=topology.MAX_SITES) for nic in host.nics}
+    bridges = [network.bridge_mac for network in topology.NETWORKS.values()]
+    assert len(set(bridges)) == len(bridges)
+    assert macs.isdisjoint(bridges)
+
+
 def test_port_names_fit_what_the_kernel_allows() -> None:
     ports = [nic.port for host in topology.hosts(sites=topology.MAX_SITES) for nic in host.nics]
     assert max(len(port) for port in ports) <= 15

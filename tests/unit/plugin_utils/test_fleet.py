@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError, InputErrors
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Remote, load_fleet, write_lock
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Routing
 from unit.plugin_utils.fleet_files import HEADER, PLAN, SITES, host_key, site_line, write_fleet
 
 if TYPE_CHECKING:
@@ -245,3 +247,60 @@ def test_a_full_network_names_a_removed_site_only_where_there_is_one(tmp_path: P
         assert says in str(caught.value)
         assert "larger" not in str(caught.value)
     assert load_fleet(plan_file=plan_file, release_sites=["site-0001"]).sites[-1].id == "site-0016"
+
+
+def test_the_core_router_proves_the_inside_unless_others_are_named(tmp_path: Path) -> None:
+    def probes(line: str, plan: str = PLAN) -> list[str]:
+        text = plan.replace("  core_next_hop: 10.200.0.10\n", line)
+        return [str(one) for one in load_fleet(plan_file=write_fleet(tmp_path, plan=text)).plan.inside.probes]
+
+    assert probes("  core_next_hop: 10.200.0.10\n") == ["10.200.0.10"]
+    assert probes("  core_next_hop: 10.200.0.10\n  probes: [10.200.0.11, 10.200.0.12]\n") == [
+        "10.200.0.11",
+        "10.200.0.12",
+    ]
+    assert probes("  core_next_hop: 10.200.0.10\n  probes: []\n") == []
+    assert probes("", plan=PLAN.replace(", 10.201.0.0/24]", "]")) == []
+
+
+def test_a_transport_has_probes_and_an_mtu(tmp_path: Path) -> None:
+    plan = PLAN.replace("vrrp_id: 30}", "vrrp_id: 30, probes: [203.0.113.9], mtu: 1480}")
+    usual, other = load_fleet(plan_file=write_fleet(tmp_path, plan=plan)).plan.transports
+
+    assert (usual.probes, usual.mtu) == ((), 1500)
+    assert ([str(one) for one in other.probes], other.mtu) == (["203.0.113.9"], 1480)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", Routing()),
+        ("routing: {protocol: static}\n", Routing()),
+        (
+            "routing: {protocol: ospf}\n",
+            Routing(protocol="ospf", bfd=True, area=IPv4Address(0), hello_seconds=10, dead_seconds=40),
+        ),
+        (
+            "routing: {protocol: ospf, area: 0.0.0.7, hello_seconds: 1, dead_seconds: 4, bfd: no}\n",
+            Routing(protocol="ospf", bfd=False, area=IPv4Address("0.0.0.7"), hello_seconds=1, dead_seconds=4),
+        ),
+        (
+            "routing: {protocol: bgp, local_as: 64512, peer_as: 64513}\n",
+            Routing(protocol="bgp", bfd=True, local_as=64512, peer_as=64513, neighbors=(IPv4Address("10.200.0.10"),)),
+        ),
+        (
+            "routing: {protocol: bgp, local_as: 1, peer_as: 4200000000, neighbors: [10.200.0.11, 10.200.0.12]}\n",
+            Routing(
+                protocol="bgp",
+                bfd=True,
+                local_as=1,
+                peer_as=4200000000,
+                neighbors=(IPv4Address("10.200.0.11"), IPv4Address("10.200.0.12")),
+            ),
+        ),
+    ],
+)
+def test_routing_is_static_unless_it_says_otherwise(tmp_path: Path, written: str, expected: Routing) -> None:
+    plan = PLAN.replace("groups: [canary", written + "groups: [canary")
+
+    assert load_fleet(plan_file=write_fleet(tmp_path, plan=plan)).plan.routing == expected
