@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.labtools import INVENTORY, ROOT, forget_fleet, lab, on, run
+from lablib import topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,6 +261,25 @@ def test_a_cut_cable_loses_carrier_and_a_silent_one_does_not() -> None:
     ok("mend", "site-0001", "internet")
     assert reaches("site-0001", "198.19.128.2")
     assert report()["well"]
+
+
+@pytest.mark.usefixtures("up")
+@pytest.mark.parametrize("how", ["silent", "cable"])
+def test_a_providers_router_answers_whoever_is_plugged_in_and_passes_nothing_on(how: str) -> None:
+    frame_relay, internet = (topology.NETWORKS[name].router for name in ("frame_relay", "internet"))
+    assert all(reaches(name, router) for name in ("gw1", "site-0001") for router in (frame_relay, internet))
+    on("site-0001", f"ip route add 198.19.128.2/32 via {frame_relay} dev fr0")
+    assert not reaches("site-0001", "198.19.128.2")
+    on("site-0001", "ip route delete 198.19.128.2/32 dev fr0")
+    assert reaches("site-0001", "198.19.128.2")
+    ok("cut", "site-0001", "frame_relay", "--how", how)
+    assert not reaches("site-0001", frame_relay)
+    on("site-0001", "ip neigh flush all")
+    assert not reaches("site-0001", frame_relay)
+    assert reaches("site-0001", internet)
+    assert reaches("gw1", frame_relay)
+    ok("mend", "site-0001", "frame_relay")
+    assert reaches("site-0001", frame_relay)
 
 
 @pytest.mark.usefixtures("up")

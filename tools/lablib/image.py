@@ -27,6 +27,8 @@ NEEDED_BYTES = 1 << 30
 PACKAGES = (
     "busybox",
     "dbus",
+    "frr",
+    "frr-pythontools",
     "iproute2",
     "iputils-ping",
     "keepalived",
@@ -51,7 +53,7 @@ MASKED = (
     "getty@.service",
     "systemd-logind.service",
 )
-DISABLED = ("keepalived.service", "nftables.service", "openvpn.service", "systemd-networkd.service")
+DISABLED = ("frr.service", "keepalived.service", "nftables.service", "openvpn.service", "systemd-networkd.service")
 FILES = {
     "etc/ssh/sshd_config.d/00-lab.conf": (
         "HostKey /etc/ssh/ssh_host_ed25519_key\n"
