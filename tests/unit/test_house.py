@@ -178,7 +178,8 @@ def test_the_variable_tables_of_the_roles_are_current() -> None:
 
 @pytest.mark.parametrize("role", documented_roles())
 def test_a_role_checks_its_input_first(role: str) -> None:
-    tasks = load(ROOT / "roles" / role / "tasks" / "main.yml")
+    # Where writing and running can be entered one by one, both in main.yml, writing comes first.
+    tasks = load(ROOT / "roles" / role / "tasks" / "install.yml") or load(ROOT / "roles" / role / "tasks" / "main.yml")
     asserts = load(ROOT / "roles" / role / "tasks" / "assert.yml")
 
     assert asserts, f"roles/{role}/tasks/assert.yml is missing"

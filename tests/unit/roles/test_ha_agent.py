@@ -35,8 +35,8 @@ def environment() -> jinja2.Environment:
 
 
 def tasks() -> dict[str, dict[str, t.Any]]:
-    found = yaml.safe_load((ROLE / "tasks/service.yml").read_text(encoding="utf-8"))
-    return {task["name"]: task for task in found}
+    texts = [(ROLE / f"tasks/{name}.yml").read_text(encoding="utf-8") for name in ("look", "service")]
+    return {task["name"]: task for text in texts for task in yaml.safe_load(text)}
 
 
 class Host:
@@ -67,17 +67,18 @@ class Host:
         read = tasks()["Read what keepalived was started or reloaded with"]["ansible.builtin.command"]["argv"]
         argv = [environment().from_string(word).render(__ha_agent_started=str(self.record)) for word in read]
         stdout = subprocess.run(argv, check=False, capture_output=True, text=True).stdout
-        task = tasks()["Make a running keepalived follow its configuration"]
         known: dict[str, t.Any] = {
             "lookup": lambda _plugin, _name: self.config.read_text(encoding="utf-8"),
-            "ansible_check_mode": False,
             "__ha_agent_active": {"rc": 0 if active else 3},
             "__ha_agent_running": {"stdout": stdout},
         }
-        known["__ha_agent_change"] = environment().from_string(task["vars"]["__ha_agent_change"]).render(known)
-        if not all(environment().compile_expression(condition)(**known) for condition in task["when"]):
-            return "none"
-        return environment().from_string(task["ansible.builtin.systemd_service"]["state"]).render(known)
+        look = tasks()["Say what it would take"]
+        known["__ha_agent_change"] = environment().from_string(look["vars"]["__ha_agent_change"]).render(known)
+        would = environment().from_string(look["ansible.builtin.set_fact"]["ha_agent_would"]).render(known)
+        task = tasks()["Make a running keepalived follow its configuration"]
+        if not environment().compile_expression(task["when"])(ha_agent_would=would):
+            return would
+        return environment().from_string(task["ansible.builtin.systemd_service"]["state"]).render(ha_agent_would=would)
 
 
 @pytest.mark.parametrize("kind", ["ExecStartPre", "ExecReload"])
@@ -103,11 +104,11 @@ def test_a_comment_moves_nothing(tmp_path: Path) -> None:
     assert host.next_run() == "none"
 
 
-def test_a_keepalived_of_which_nothing_is_known_is_restarted_and_a_stopped_one_is_not(tmp_path: Path) -> None:
+def test_a_keepalived_of_which_nothing_is_known_is_restarted_and_a_stopped_one_started(tmp_path: Path) -> None:
     host = Host(tmp_path)
     host.config.write_text(OLD, encoding="utf-8")
     assert host.next_run() == "restarted"
-    assert host.next_run(active=False) == "none"
+    assert host.next_run(active=False) == "start"
 
 
 def test_systemd_reads_the_drop_in_again_whether_or_not_this_run_wrote_it() -> None:
