@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 SITES ?= 8
 SCENARIO ?=
 PYTEST_ARGS ?=
+CASE ?=
 # PYTHON=python3.12 chooses the interpreter .venv is made with (3.11 to 3.13); unset means python3.
 export PYTHON
 
@@ -20,7 +21,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test lint unit molecule e2e sanity bench lab-down docs lock clean venv system ready
+.PHONY: help demo test lint unit molecule e2e fault sanity bench lab-down docs lock clean venv system ready
 
 help: ## list the commands
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -43,6 +44,9 @@ molecule: ready ## each role on lab hosts: converge, idempotence, verify (SCENAR
 
 e2e: ready ## end-to-end tests on the lab (PYTEST_ARGS="-k name")
 	@pytest tests/integration tests/faults $(PYTEST_ARGS)
+
+fault: ready ## break the pair on the lab and judge what it does (CASE=owner-dead; without it: list the cases)
+	@tools/fault $(CASE)
 
 sanity: venv ## ansible-test sanity on the built collection
 	@tools/sanity
