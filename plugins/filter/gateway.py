@@ -89,6 +89,29 @@ def _vrrp_members(gateway: dict[str, t.Any], **given: t.Any) -> list[dict[str, t
         raise AnsibleFilterError(str(exc)) from exc
 
 
+def _vrrp_held_as(member: dict[str, t.Any]) -> str:
+    return vrrp.held_as(member=member)
+
+
+def _vrrp_peers(members: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    return vrrp.peers(members=members)
+
+
+def _vrrp_routes(routes: list[dict[str, t.Any]]) -> list[str]:
+    try:
+        return vrrp.virtual_routes(routes=routes)
+    except vrrp.VrrpError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+def _vrrp_config_vips(text: str) -> list[str]:
+    return vrrp.config_vips(text=text)
+
+
+def _vrrp_vip_differences(own: list[str], peer: list[str]) -> list[str]:
+    return vrrp.vip_differences(own=own, peer=peer)
+
+
 def _vrrp_change(after: str, before: str) -> str:
     return vrrp.change_kind(before=before, after=after)
 
@@ -112,5 +135,10 @@ class FilterModule:
             "gateway_transport_interfaces": _transport_interfaces,
             "gateway_peer_addresses": _peer_addresses,
             "vrrp_members": _vrrp_members,
+            "vrrp_held_as": _vrrp_held_as,
+            "vrrp_peers": _vrrp_peers,
+            "vrrp_routes": _vrrp_routes,
+            "vrrp_config_vips": _vrrp_config_vips,
+            "vrrp_vip_differences": _vrrp_vip_differences,
             "vrrp_change": _vrrp_change,
         }

@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import typing as t
 
 ChangeKind = t.Literal["none", "reload", "restart"]
 
-# What a running keepalived takes over by SIGHUP with no role change. Everything else (members, addresses, interfaces,
-# process and security settings) gets a restart: adding a member by reload on a master dropped the VIPs for 0.36 s.
+# What a running keepalived takes over by SIGHUP with no role change; virtual routes as well. Everything else (members,
+# addresses, interfaces, process and security settings) gets a restart: adding a member by reload on a master dropped
+# the VIPs for 0.36 s.
 _RELOADABLE = re.compile(
     r"^(priority|advert_int|vrrp_garp_\w+|garp_\w+|vrrp_higher_prio_send_advert|vrrp_rlimit_rttime|max_auto_priority)\b"
 )
+
+
+_DEVICE = re.compile(r"^[a-z][a-z0-9_-]{0,14}$")
 
 
 class VrrpError(Exception):
@@ -97,6 +102,60 @@ def _refuse_repeats(found: t.Sequence[t.Mapping[str, t.Any]], key: str, why: str
             raise VrrpError(f"{key} {member[key]} is used by {first} and by {member['role']}: {why}.")
 
 
+def held_as(*, member: t.Mapping[str, t.Any]) -> str:
+    """A virtual address and where it is held, as ``ADDRESS@INTERFACE``."""
+    return f"{member['vip']}@{member['interface']}"
+
+
+def peers(*, members: t.Sequence[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Where adverts of the other gateway come from, and for which VRRP id."""
+    return [{"address": peer, "vrrp_id": member["vrrp_id"]} for member in members for peer in member["peers"]]
+
+
+def virtual_routes(*, routes: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
+    """Routes that only the owner has, as keepalived wants them.
+
+    ``no_track``: a daemon that dies takes its tun device's carrier with it, and that must not fail the whole gateway.
+
+    Raises:
+        VrrpError: a prefix or a device is none, or two routes are for one prefix.
+    """
+    found: dict[str, str] = {}
+    wrong = []
+    for route in routes:
+        prefix, device = str(route.get("prefix", "")), str(route.get("device", ""))
+        try:
+            network = str(ipaddress.IPv4Network(prefix))
+        except ValueError as exc:
+            wrong.append(f"{exc}: write prefixes as ADDRESS/LENGTH, without host bits")
+            continue
+        if not _DEVICE.match(device):
+            wrong.append(f"{prefix}: {device!r} is no name of a device")
+        if network in found:
+            wrong.append(f"{prefix} stands there twice")
+        found[network] = f"{network} dev {device} no_track"
+    if wrong:
+        raise VrrpError(f"virtual routes: {'; '.join(wrong)}.")
+    return list(found.values())
+
+
+def config_vips(*, text: str) -> list[str]:
+    """The virtual addresses a keepalived configuration of ours moves; the heartbeat's token is none."""
+    found, inside = [], False
+    for line in _statements(text):
+        if line in ("virtual_ipaddress {", "}"):
+            inside = line != "}"
+        elif inside and not line.startswith("169.254."):
+            found.append(line.split()[0].partition("/")[0])
+    return found
+
+
+def vip_differences(*, own: t.Collection[str], peer: t.Collection[str]) -> list[str]:
+    """In words, what one gateway would hold and the other would not."""
+    only_own = [f"{vip} only here" for vip in own if vip not in peer]
+    return only_own + [f"{vip} only on the other gateway" for vip in peer if vip not in own]
+
+
 def change_kind(*, before: str, after: str) -> ChangeKind:
     """Say what a running keepalived needs when its configuration goes from one text to the other."""
     old, new = _statements(before), _statements(after)
@@ -113,4 +172,12 @@ def _statements(text: str) -> list[str]:
 
 
 def _structure(statements: t.Sequence[str]) -> list[str]:
-    return [line for line in statements if not _RELOADABLE.match(line)]
+    kept, routes = [], False
+    for line in statements:
+        if line == "virtual_routes {":
+            routes = True
+        elif routes:
+            routes = line != "}"
+        elif not _RELOADABLE.match(line):
+            kept.append(line)
+    return kept

@@ -77,6 +77,36 @@ def test_what_makes_no_group_is_refused(changes: dict[str, t.Any], text: str) ->
         members(**changes)
 
 
+def test_routes_of_the_owner_never_fail_the_gateway_with_their_device() -> None:
+    routes = [{"prefix": "10.202.1.0/24", "device": "tun0"}, {"prefix": "10.202.2.0/24", "device": "tun1"}]
+    assert vrrp.virtual_routes(routes=routes) == [
+        "10.202.1.0/24 dev tun0 no_track",
+        "10.202.2.0/24 dev tun1 no_track",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "device", "text"),
+    [
+        ("10.202.1.1/24", "tun0", "10.202.1.1/24 has host bits set: write prefixes as ADDRESS/LENGTH"),
+        ("10.202.1.0/24", "tun0 table 7", "'tun0 table 7' is no name of a device"),
+        ("10.202.9.0/24", "tun0", "10.202.9.0/24 stands there twice"),
+    ],
+)
+def test_routes_that_cannot_be_written_are_refused(prefix: str, device: str, text: str) -> None:
+    routes = [{"prefix": "10.202.9.0/24", "device": "tun0"}, {"prefix": prefix, "device": device}]
+    with pytest.raises(vrrp.VrrpError, match=text):
+        vrrp.virtual_routes(routes=routes)
+
+
+def test_different_addresses_are_named_with_where_they_are() -> None:
+    assert vrrp.vip_differences(own=["10.200.0.1", "198.19.0.1"], peer=["198.19.0.1", "10.200.0.9"]) == [
+        "10.200.0.1 only here",
+        "10.200.0.9 only on the other gateway",
+    ]
+    assert vrrp.vip_differences(own=["10.200.0.1", "198.19.0.1"], peer=["198.19.0.1", "10.200.0.1"]) == []
+
+
 CONFIG = """
 global_defs {
     router_id gw1
@@ -88,8 +118,21 @@ vrrp_instance IN {  # inside
     virtual_ipaddress {
         10.200.0.1/32 dev inside0
     }
+    virtual_routes {
+        10.202.1.0/24 dev tun0 no_track
+    }
+}
+vrrp_instance HB {
+    virtual_ipaddress {
+        169.254.40.1/32 dev lo scope host
+    }
 }
 """
+
+
+def test_the_addresses_of_a_configuration_are_found_without_the_heartbeats_token() -> None:
+    assert vrrp.config_vips(text=CONFIG) == ["10.200.0.1"]
+    assert vrrp.config_vips(text="") == []
 
 
 @pytest.mark.parametrize(
@@ -100,6 +143,8 @@ vrrp_instance IN {  # inside
         ("    priority", "  priority", "none"),
         ("advert_int 0.1", "advert_int 0.2", "reload"),
         ("master_refresh 30", "master_refresh 60", "reload"),
+        ("10.202.1.0/24 dev tun0", "10.202.2.0/24 dev tun1", "reload"),
+        ("    virtual_routes {\n        10.202.1.0/24 dev tun0 no_track\n    }\n", "", "reload"),
         ("10.200.0.1/32", "10.200.0.9/32", "restart"),
         ("dev inside0", "dev eth1", "restart"),
         ("vrrp_instance IN", "vrrp_instance INSIDE", "restart"),

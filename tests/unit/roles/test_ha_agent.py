@@ -55,6 +55,8 @@ class Host:
                 __ha_agent_config=str(self.config),
                 __ha_agent_started=str(self.record),
                 __ha_agent_members=[],
+                ha_agent_fence=True,
+                __ha_agent_fence_unit="spokewright-fence.service",
             )
         )
         lines = [row.partition("=-")[2] for row in text.splitlines() if row.startswith(f"{kind}=-/bin/sh ")]
