@@ -44,7 +44,9 @@ def _addresses() -> list[str]:
     # pylint: disable-next=ansible-bad-function
     done = subprocess.run(["ip", "-4", "-o", "address", "show"], stdout=subprocess.PIPE, text=True, check=True)
     words = [line.split() for line in done.stdout.splitlines()]
-    return sorted({line[3].partition("/")[0] for line in words if len(line) > 3})
+    # An address on the loopback device is on no network: a gateway that has just lost its virtual addresses keeps them
+    # there for a moment, to tell its sites.
+    return sorted({line[3].partition("/")[0] for line in words if len(line) > 3 and line[1] != "lo"})
 
 
 def _instance(name: str) -> dict[str, t.Any]:

@@ -5,47 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import UNDEF
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import Handshake, Session
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
-    SshError,
-    Timeouts,
-    exchange,
-)
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import gateway_target
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_program import Program, ask_gateways
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Gateway
 
-_PACKAGE = "ansible_collections.spokewright.fleet.plugins.module_utils"
 _MODULES = ("icmp_echo", "management", "gateway_look")
-
-# A gateway that hangs must not hold up what the other one says: a gate counts its looks in seconds.
-# It looks again by itself, so a failed login is not repeated within one look.
-_TIMEOUTS = Timeouts(connect=4, banner=6, auth=6, command=8, deadline=12, retries=0)
-
-# The gateway's python3 gets the collector's source on stdin: nothing of ours has to be installed there, so an
-# answer never comes from an old copy.
-_PROGRAM = """
-import json, sys, types
-def add(name, source):
-    module = sys.modules[name] = types.ModuleType(name)
-    module.__path__ = []
-    exec(compile(source, name, "exec"), module.__dict__)
-    return module
-for depth in range(1, {package!r}.count(".") + 2):
-    add(".".join({package!r}.split(".")[:depth]), "")
-for name, source in {sources!r}:
-    module = add({package!r} + "." + name, source)
-print(json.dumps(module.look(**json.loads({arguments!r}))))
-"""
 
 
 @dataclass(frozen=True)
@@ -97,12 +67,10 @@ def vip_addresses(fleet: Fleet) -> tuple[str, ...]:
 
 def collect(*, fleet: Fleet, echo: t.Sequence[str] = ()) -> Evidence:
     """Ask both gateways at once. A gateway that cannot be asked is part of the answer, never an exception."""
-    program = _program(instances=[instance.name for instance in fleet.instances], echo=echo)
-    with ThreadPoolExecutor(max_workers=len(fleet.plan.gateways)) as pool:
-        answers = list(
-            pool.map(lambda gateway: _ask(fleet=fleet, gateway=gateway, program=program), fleet.plan.gateways)
-        )
-    return assemble(fleet=fleet, answers=dict(zip((g.name for g in fleet.plan.gateways), answers, strict=True)))
+    arguments = {"instances": [instance.name for instance in fleet.instances], "echo": list(echo)}
+    program = Program(modules=_MODULES, arguments=arguments)
+    answers = ask_gateways(plan=fleet.plan, programs={gateway.name: program for gateway in fleet.plan.gateways})
+    return assemble(fleet=fleet, answers=answers)
 
 
 def assemble(*, fleet: Fleet, answers: t.Mapping[str, dict[str, t.Any] | str]) -> Evidence:
@@ -165,26 +133,3 @@ def _split(
         if client["common_name"] == UNDEF
     ]
     return sessions, handshakes
-
-
-def _program(*, instances: t.Sequence[str], echo: t.Sequence[str]) -> bytes:
-    root = Path(__file__).resolve().parent.parent / "module_utils"
-    sources = [(name, (root / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
-    arguments = json.dumps({"instances": list(instances), "echo": list(echo)})
-    return _PROGRAM.format(package=_PACKAGE, sources=sources, arguments=arguments).encode()
-
-
-def _ask(*, fleet: Fleet, gateway: Gateway, program: bytes) -> dict[str, t.Any] | str:
-    try:
-        target = gateway_target(plan=fleet.plan, gateway=gateway)
-        answer = exchange(target=target, command="python3 -", stdin=program, timeouts=_TIMEOUTS)
-    except SshError as exc:
-        return str(exc)
-    if answer.exit_status != 0:
-        lines = answer.stderr.decode(errors="replace").strip().splitlines()
-        return f"the look at {gateway.name} failed: {lines[-1] if lines else f'exit status {answer.exit_status}'}"
-    lines = answer.stdout.decode(errors="replace").strip().splitlines()
-    try:
-        return t.cast("dict[str, t.Any]", json.loads(lines[-1] if lines else ""))
-    except ValueError:
-        return f"the look at {gateway.name} was answered with {lines[-1][:80] if lines else 'nothing'!r}"

@@ -58,8 +58,8 @@ def report(
         "fleet": circumstances.fleet,
         "verb": circumstances.verb,
         "by": circumstances.by,
-        "began": _iso(circumstances.began),
-        "ended": _iso(circumstances.ended),
+        "began": iso(circumstances.began),
+        "ended": iso(circumstances.ended),
         "seconds": round(circumstances.ended - circumstances.began, 1),
         "summary": {
             "total": len(entries),
@@ -108,7 +108,7 @@ def write_report(*, base: Path, data: Mapping[str, Any]) -> Path:
         for ending, text in texts.items():
             path = base.with_name(f"{base.name}-{stamp}.{ending}")
             write_atomic(path, text.encode(), MODE)
-            _lead(base.with_name(f"{base.name}-{LATEST}.{ending}"), to=path.name)
+            point_latest(base.with_name(f"{base.name}-{LATEST}.{ending}"), to=path.name)
         sync_directory(base.parent)
     except (OSError, FleetError) as exc:
         reason = exc.strerror or exc if isinstance(exc, OSError) else exc
@@ -118,7 +118,7 @@ def write_report(*, base: Path, data: Mapping[str, Any]) -> Path:
     return base.with_name(f"{base.name}-{stamp}.txt")
 
 
-def _lead(link: Path, *, to: str) -> None:
+def point_latest(link: Path, *, to: str) -> None:
     """Point a link at a file beside it; a reader sees the old or the new one, never none."""
     temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
     temporary.symlink_to(to)
@@ -134,5 +134,6 @@ def _key(epochs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     return {fact: newest[fact] for fact in KEY_FACTS if fact in newest}
 
 
-def _iso(moment: float) -> str:
+def iso(moment: float) -> str:
+    """A moment as reports name it."""
     return dt.datetime.fromtimestamp(moment, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -23,7 +23,8 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     judge,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect, vip_addresses
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair import holder_problems
 
 if t.TYPE_CHECKING:
     from pathlib import Path
@@ -100,19 +101,7 @@ def update_sightings(
 
 def pair_problems(*, fleet: Fleet, evidence: Evidence) -> list[str]:
     """What is wrong with the pair as such, one sentence each; an empty list when all is well."""
-    problems = [f"{one.name} cannot be asked: {one.error}" for one in evidence.gateways if one.error]
-    for gateway in evidence.gateways:
-        problems += [f"{gateway.name}: {one.name}: {one.error}" for one in gateway.instances if one.error]
-    for vip in vip_addresses(fleet):
-        holders = [one.name for one in evidence.gateways if vip in one.vips]
-        if not holders:
-            problems.append(f"nobody holds the VIP {vip}")
-        elif len(holders) > 1:
-            problems.append(f"{' and '.join(holders)} both hold the VIP {vip}")
-    owners = {one.name for one in evidence.gateways if one.vips}
-    split = [one.name for one in evidence.gateways if one.vips and len(one.vips) < len(vip_addresses(fleet))]
-    if len(owners) > 1 and split:
-        problems.append(f"the VIPs are split between {' and '.join(sorted(owners))}")
+    problems = [problem.text for problem in holder_problems(fleet=fleet, evidence=evidence)]
     known = {site.id for site in fleet.sites}
     strangers = sorted({session.site for session in evidence.sessions if session.owner} - known)
     problems += [f"{name} has a session but is not in the registry" for name in strangers]

@@ -55,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
     status = verbs.add_parser("status", parents=[common, shape], help="ask both gateways for a verdict on each site")
     status.set_defaults(run=commands.status)
 
+    pair = verbs.add_parser(
+        "pair", parents=[common, shape], help="who holds the addresses, and whether the other one could"
+    )
+    pair.set_defaults(run=commands.pair)
+
     pinned = verbs.add_parser("hostkeys", help="the pinned host keys").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )

@@ -10,6 +10,7 @@ import sys
 import typing as t
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_report import look_at_pair, pair_report, pair_table
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_view import plan_report, record, refuse_moves
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import look_at_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import plan_table, status_table
@@ -75,3 +76,11 @@ def status(args: argparse.Namespace) -> bool:
     data = look_at_fleet(fleet=load_fleet(plan_file=args.plan_file))
     _print(args, data, status_table(data))
     return bool(data["summary"]["well"])
+
+
+def pair(args: argparse.Namespace) -> bool:
+    """Look at the gateway pair; true only when nothing at all is wrong with it."""
+    fleet = load_fleet(plan_file=args.plan_file)
+    data = pair_report(fleet=fleet, pair=look_at_pair(fleet=fleet))
+    _print(args, data, pair_table(data))
+    return bool(data["well"])
