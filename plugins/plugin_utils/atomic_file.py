@@ -24,11 +24,14 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, sync_parent: boo
     link is followed: the file it points to is replaced, the link stays. Who writes many files into one directory leaves
     out `sync_parent` and calls `sync_directory` once at the end.
     """
-    target = Path(os.path.realpath(path))
+    # Looking into every directory above for links takes longer than to write.
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    there = False
     try:
         write_durable(temporary, data, mode)
         temporary.replace(target)
+        there = True
         if sync_parent:
             sync_directory(target.parent)
     except OSError as exc:
@@ -37,8 +40,9 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, sync_parent: boo
             f"Check free space and permissions of {target.parent}, then run again."
         ) from exc
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if not there:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def write_durable(path: Path, data: bytes, mode: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.bundle import Bundle, agent_text
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.bundle import Bundle, agent_text, bare
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
@@ -163,12 +163,8 @@ def _framed(text: str) -> bytes:
 def _parts() -> tuple[str, str]:
     """The agent in two, without comments and indentation."""
     first, _seam, rest = agent_text().partition(SEAM)
-    return _bare(first), _bare(rest)
-
-
-def _bare(text: str) -> str:
-    lines = (line.strip() for line in text.splitlines()[1:])
-    return "\n".join(line for line in lines if line and not line.startswith("#"))
+    # The rest begins with what is left of the comment that marks the seam.
+    return bare(first), bare(rest.partition("\n")[2])
 
 
 def read_receipt(*, site: str, answer: Answer) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import applied, replay
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import Epochs, KeyIndex
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Ledger
@@ -72,8 +73,8 @@ class Recovery:
         self.apply(lines)
         self.log([Event(event="recovered", reason=f"{left.name} by {left.who} since {left.since} did not end")])
 
-    def apply(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Bring the index in line with lines of the ledger."""
+    def apply(self, lines: Sequence[Mapping[str, Any]], *, known: Mapping[str, Epochs] | None = None) -> None:
+        """Bring the index in line with lines of the ledger. `known` is what it was seen to say under the same lock."""
         of: dict[str, list[Mapping[str, Any]]] = {}
         for line in lines:
             if line["site"] and line["event"] in STATES:
@@ -81,21 +82,21 @@ class Recovery:
         if of:
             self.storage.make("index")
             with ThreadPoolExecutor(max_workers=THREADS) as pool:
-                list(pool.map(self._apply, of.items()))
+                list(pool.map(partial(self._apply, known=known or {}), of.items()))
             self.index.sync()
 
-    def _apply(self, of: tuple[str, list[Mapping[str, Any]]]) -> None:
+    def _apply(self, of: tuple[str, list[Mapping[str, Any]]], *, known: Mapping[str, Epochs]) -> None:
         site, lines = of
-        known = self.index.get(site)
-        before = dict(known)
+        before = known[site] if site in known else self.index.get(site)
+        epochs = dict(before)
         for line in lines:
             epoch = int(line["epoch"])
-            if epoch not in known and self.storage.has(f"sites/{site}/{epoch}.vault"):
-                known[epoch] = self.reader.site(site=site, epoch=epoch).public()
-            if epoch in known:
-                known[epoch] = applied(known[epoch], state=str(line["event"]), time=str(line["time"]))
-        if known != before:
-            self.index.put(site, known, sync=False)
+            if epoch not in epochs and self.storage.has(f"sites/{site}/{epoch}.vault"):
+                epochs[epoch] = self.reader.site(site=site, epoch=epoch).public()
+            if epoch in epochs:
+                epochs[epoch] = applied(epochs[epoch], state=str(line["event"]), time=str(line["time"]))
+        if epochs != before:
+            self.index.put(site, epochs, sync=False)
 
     def rebuild(self, sites: Sequence[str]) -> None:
         """Make the index of sites again from the ledger and from the files."""

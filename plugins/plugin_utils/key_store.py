@@ -52,7 +52,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock impor
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_work import StoreWork, told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.operation import Operation
@@ -188,11 +188,15 @@ class KeyStore:
                     f"{one.site}: no key can be seen to be {one.state!r}, only {', '.join(SEEN_STATES)}."
                 )
         with self._mutex, told(self.storage):
-            if not self._news(seen):
+            # Whoever holds the store looks once; nobody takes hold of it for what is no news.
+            if self._work.now is None and not self._news(seen, known=self._known(seen)):
                 return 0
             with self.operation("enter what sites hold"):
-                # Asked again: what a crash left was finished just now.
-                news = self._news(seen)
+                # Not looked at before: what a crash left was finished just now.
+                known = self._known(seen)
+                news = self._news(seen, known=known)
+                if not news:
+                    return 0
                 with self._work.intend([f"index/{one.site}.json" for one, _entry in news]):
                     self._recovery().apply(
                         self._log(
@@ -200,7 +204,8 @@ class KeyStore:
                                 state_event(site=one.site, epoch=one.epoch, state=one.state, entry=entry)
                                 for one, entry in news
                             ]
-                        )
+                        ),
+                        known=known,
                     )
                 return len(news)
 
@@ -228,14 +233,21 @@ class KeyStore:
 
     # --- below
 
-    def _news(self, seen: Sequence[Seen]) -> list[tuple[Seen, dict[str, Any]]]:
-        known = self.index(sites=list({one.site for one in seen}))
+    def _known(self, seen: Sequence[Seen]) -> dict[str, dict[int, dict[str, Any]]]:
+        return self.index(sites=list({one.site for one in seen}))
+
+    def _news(
+        self, seen: Sequence[Seen], *, known: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    ) -> list[tuple[Seen, dict[str, Any]]]:
         news = []
+        states: dict[tuple[str, int], str] = {}
         for one in seen:
             entry = known.get(one.site, {}).get(one.epoch)
-            if entry is not None and _is_news(entry["state"], one):
-                news.append((one, dict(entry)))
-                entry["state"] = one.state
+            if entry is not None:
+                state = states.get((one.site, one.epoch), entry["state"])
+                if _is_news(state, one):
+                    news.append((one, {**entry, "state": state}))
+                    states[one.site, one.epoch] = one.state
         return news
 
     def _look(self, *, gateways: Sequence[str], sites: Sequence[str]) -> Ensured:

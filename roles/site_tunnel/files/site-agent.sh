@@ -6,9 +6,9 @@
 # What runs on a site: show, stage, activate, confirm, revert, forget. The controller sends this text, without its
 # comments, as the first bytes of standard input; a bundle follows only after the line SPOKEWRIGHT-WANT. For `stage` the
 # first part of the text is the SSH command, and the second follows only after the line SPOKEWRIGHT-MORE. It reads back
-# a line of what the site holds and a line of what was done, the receipt. Each bundle carries a copy for the dead-man
-# timer and for the guard. POSIX sh and what BusyBox has; no Python. A process costs a site a millisecond, a login
-# twenty: what the shell can do itself, it does.
+# a line of what the site holds and a line of what was done, the receipt. Each bundle carries a copy, without
+# comments, too, for the dead-man timer and for the guard. POSIX sh and what BusyBox has; no Python. A process costs a
+# site a millisecond, a login twenty: what the shell can do itself, it does.
 #
 #   /etc/spokewright/generations/N/      a bundle, whole
 #   /etc/spokewright/current             -> generations/N
@@ -254,6 +254,23 @@ rest() {
   verb=stage
 }
 
+# Standard input into the directory t. GNU tar makes it, too; any other one refuses that before it has read a byte. What
+# tar says is caught behind a here document: in $( ) it would take one process more.
+receive() {
+  e=
+  exec 8<<END
+
+END
+  tar --one-top-level="${t##*/}" -xmof - -C "$G" 2>/proc/self/fd/8 && return
+  if [ ! -d "$t" ]; then
+    mkdir "$t" || fail unwritable "cannot write below $G: $(disk)"
+    e=$(tar -xf - -C "$t" 2>&1)
+    return
+  fi
+  while read -r l; do e="$e${e:+; }$l"; done <&8
+  return 1
+}
+
 # DIGEST [texts], then the bundle on standard input if it is wanted
 stage() {
   texts=$2
@@ -272,12 +289,12 @@ stage() {
   t=$G/.incoming.$$
   trap '[ ! -e "$t" ] || rm -rf "$t"' EXIT
   [ ! -e "$t" ] || rm -rf "$t"
-  mkdir "$t" || fail unwritable "cannot write below $G: $(disk)"
+  [ -w "$G" ] || fail unwritable "cannot write below $G: $(disk)"
   show_line "" "SPOKEWRIGHT-WANT$nl"
-  if ! e=$(tar -xf - -C "$t" 2>&1); then
-    case $e in *"o space"* | *uota*) fail no-space "no space left below $B" ;; esac
-    fail incomplete "the bundle did not arrive whole: $e"
-  fi
+  receive || case $e in
+    *"o space"* | *uota*) fail no-space "no space left below $B" ;;
+    *) fail incomplete "the bundle did not arrive whole: $e" ;;
+  esac
   cd "$t" || fail unwritable "cannot read below $G: $(disk)"
   echo "$1" >.digest
   flush .digest ./* . || fail unwritable "cannot sync $t: $(disk)"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,35 @@ def test_the_archive_is_sorted_timeless_and_closed(key: SiteKey) -> None:
     assert {entry.name for entry in entries if entry.mode != 0o600} == {"init.sh", "openrc.sh"}
     assert {entry.mode for entry in entries} == {0o600, 0o700}
     assert hashlib.sha256(text.encode()).hexdigest() == bundle.digest
+
+
+def test_the_archive_is_what_tarfile_writes(key: SiteKey) -> None:
+    archive = b.build(site=site_of(), key=key).archive
+    buffer = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(archive)) as ours,
+        tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as theirs,
+    ):
+        for entry in ours.getmembers():
+            theirs.addfile(entry, ours.extractfile(entry))
+    # It fills up the last record with zeros.
+    assert buffer.getvalue().rstrip(b"\0") == archive.rstrip(b"\0")
+    assert archive.endswith(bytes(1024))
+    assert len(archive) % 512 == 0
+
+
+def test_the_agent_in_a_bundle_is_the_agent_without_its_comments(tmp_path: Path) -> None:
+    copy = b.render_public(site=site_of())["agent.sh"]
+    assert copy.startswith("#!/bin/sh\n# Copyright")
+    assert b.AGENT in copy
+    assert sum(line.startswith("#") for line in copy.splitlines()) == 5
+    (tmp_path / "agent.sh").write_text(copy)
+    for shell in ("dash", "bash", "busybox ash"):
+        environment = {"SPOKEWRIGHT_ROOT": str(tmp_path)}
+        shown = subprocess.run(
+            [*shell.split(), str(tmp_path / "agent.sh"), "show"], env=environment, capture_output=True, check=True
+        )
+        assert b'"verb":"show","ok":true' in shown.stdout
 
 
 def test_each_program_begins_with_what_runs_it() -> None:

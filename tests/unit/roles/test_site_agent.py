@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tarfile
 import time
@@ -744,10 +745,29 @@ def test_a_bundle_costs_a_site_few_processes(tmp_path: Path) -> None:
     site.stage(TWO)
     (site.base / "generations/1").rename(tmp_path / "away")
     began = processes(site, "stage", ONE.digest, stdin=ONE.archive)
-    assert began == ["mkdir", "tar", "sync", "sha256sum", "mv", "sync"]
+    assert began == ["tar", "sync", "sha256sum", "mv", "sync"]
     assert processes(site, "stage", ONE.digest) == ["sha256sum", "systemctl"]
     again = processes(site, "stage", TWO.digest, stdin=TWO.archive)
-    assert again == ["mkdir", "tar", "sync", "sha256sum", "mv", "sync"]
+    assert again == ["tar", "sync", "sha256sum", "mv", "sync"]
+
+
+@pytest.mark.parametrize("refuses", ["--one-top-level", "nothing"])
+def test_any_tar_will_do_and_what_it_says_is_passed_on(tmp_path: Path, refuses: str) -> None:
+    site = Site(tmp_path, "dash")
+    refusal = f'case "$*" in *{refuses}*) echo "tar: unrecognized option" >&2; exit 64 ;; esac'
+    site.tool("tar", f'#!/bin/sh\n{refusal}\nexec /bin/tar "$@"\n')
+    assert site.stage(ONE)["changed"]
+    assert stat.S_IMODE((site.base / "generations/1").stat().st_mode) == 0o700
+    cut = site.run("stage", TWO.digest, stdin=TWO.archive[:5000])
+    assert cut["reason"] == "incomplete"
+    assert "Unexpected EOF" in cut["message"]
+    site.tool(
+        "tar",
+        f"#!/bin/sh\n{refusal}\nmkdir -p {site.base}/generations/.incoming.$PPID\n"
+        'echo "tar: a: No space left on device" >&2; exit 2\n',
+    )
+    assert site.stage(TWO)["reason"] == "no-space"
+    assert generations(site) == ["1"]
 
 
 def test_a_generation_is_looked_into_unless_it_was_staged_as_another(site: Site) -> None:
