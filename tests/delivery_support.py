@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import ssh_transport as ssh
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tunnel_fit import tunnel_fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,12 +32,14 @@ SYSTEMCTL = "#!/bin/sh\ncase $1 in show) echo ActiveState=active; echo UnitFileS
 def site_of(
     *,
     site: str = "site-0001",
+    mtu: int = 1500,
     remotes: Sequence[tuple[str, str, int]] = (("frame_relay", "198.19.0.1", 1194), ("internet", "198.19.128.1", 1194)),
 ) -> Any:
     """A site with just what a bundle reads of it."""
     return SimpleNamespace(
         id=site,
         timers=SimpleNamespace(connect_retry=1, connect_retry_max=6, server_poll_timeout=4, hand_window=16),
+        fit=tunnel_fit(mtus=[mtu]),
         remotes=tuple(SimpleNamespace(transport=t, address=a, port=p) for t, a, p in remotes),
     )
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ansible.errors import AnsibleFilterError
 
@@ -32,8 +32,8 @@ def _wanted(routes: list[dict[str, t.Any]], devices: list[str], addresses: list[
     return Wanted(devices=tuple(devices), addresses=tuple(addresses), routes=tuple(Route(**route) for route in routes))
 
 
-def _boot_devices(devices: list[str]) -> str:
-    return "".join(f"{line}\n" for line in boot_devices(_wanted([], devices, [])))
+def _boot_devices(devices: list[str], mtu: int) -> str:
+    return "".join(f"{line}\n" for line in boot_devices(replace(_wanted([], devices, []), mtu=mtu)))
 
 
 def _boot_routes(routes: list[dict[str, t.Any]], addresses: list[str]) -> str:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.preflight import gateway_problems
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.preflight import (
+    gateway_problems,
+    paths_to_try,
+    silent_paths,
+)
 
 DOCUMENTATION = r"""
 name: gateway_problems
@@ -53,6 +57,16 @@ options:
     description: The name of process 1.
     type: str
     required: true
+  transports:
+    description: The planned transports, with C(name) and C(mtu).
+    type: list
+    elements: dict
+    default: []
+  paths:
+    description: What M(spokewright.fleet.path_mtu) found on them.
+    type: list
+    elements: dict
+    default: []
 """
 
 EXAMPLES = r"""
@@ -75,4 +89,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Map names to functions."""
-        return {"gateway_problems": lambda gateway, **facts: gateway_problems(gateway=gateway, **facts)}
+        return {
+            "gateway_problems": lambda gateway, **facts: gateway_problems(gateway=gateway, **facts),
+            "gateway_paths": lambda transports, gateway: paths_to_try(gateway=gateway, transports=transports),
+            "gateway_silent_paths": lambda paths, gateway: silent_paths(gateway=gateway, paths=paths),
+        }

@@ -60,6 +60,7 @@ class Device:
     persistent: bool
     up: bool
     alias: str
+    mtu: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,12 @@ class State:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The state a gateway should have."""
+    """The state a gateway should have; an MTU of 0 leaves the devices' as it is."""
 
     devices: tuple[str, ...]
     addresses: tuple[str, ...]
     routes: tuple[Route, ...]
+    mtu: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def parse_links(text: str) -> tuple[Device, ...]:
                 persistent=bool(data.get("persist", False)),
                 up="UP" in row.get("flags", []),
                 alias=str(row.get("ifalias", "")),
+                mtu=int(row.get("mtu", 0)),
             )
         )
     return tuple(sorted(devices, key=lambda device: device.name))
@@ -158,14 +161,19 @@ def _rows(text: str, what: str) -> list[dict[str, Any]]:
     return [row for row in rows if row]
 
 
-def device_commands(name: str) -> tuple[str, ...]:
+def device_commands(name: str, mtu: int) -> tuple[str, ...]:
     """Make one persistent tun device."""
-    return (f"tuntap add dev {name} mode tun", f"link set dev {name} alias {ALIAS}", f"link set dev {name} up")
+    return (
+        f"tuntap add dev {name} mode tun",
+        f"link set dev {name} alias {ALIAS}",
+        *((f"link set dev {name} mtu {mtu}",) if mtu else ()),
+        f"link set dev {name} up",
+    )
 
 
 def boot_devices(wanted: Wanted) -> tuple[str, ...]:
     """Lines for `ip -force -batch` at boot: the devices."""
-    return tuple(line for name in wanted.devices for line in device_commands(name))
+    return tuple(line for name in wanted.devices for line in device_commands(name, wanted.mtu))
 
 
 def boot_routes(wanted: Wanted) -> tuple[str, ...]:
@@ -198,8 +206,18 @@ def difference(*, wanted: Wanted, found: State, stale_addresses: tuple[str, ...]
     ]
     return Change(
         commands=tuple(commands),
-        before=_show(devices=_ours(found), addresses=found.addresses, routes=found.routes, wanted=wanted),
-        after=_show(devices=wanted.devices, addresses=wanted.addresses, routes=wanted.routes, wanted=wanted),
+        before=_show(
+            devices={device.name: device.mtu for device in found.devices if device.alias == ALIAS},
+            addresses=found.addresses,
+            routes=found.routes,
+            wanted=wanted,
+        ),
+        after=_show(
+            devices=dict.fromkeys(wanted.devices, wanted.mtu),
+            addresses=wanted.addresses,
+            routes=wanted.routes,
+            wanted=wanted,
+        ),
     )
 
 
@@ -209,7 +227,7 @@ def _devices(*, wanted: Wanted, found: State) -> list[str]:
     for name in wanted.devices:
         device = by_name.get(name)
         if device is None:
-            commands += device_commands(name)
+            commands += device_commands(name, wanted.mtu)
             continue
         if device.kind != "tun":
             raise KernelRoutesError(
@@ -223,21 +241,19 @@ def _devices(*, wanted: Wanted, found: State) -> list[str]:
             )
         if device.alias != ALIAS:
             commands.append(f"link set dev {name} alias {ALIAS}")
+        if wanted.mtu and device.mtu != wanted.mtu:
+            commands.append(f"link set dev {name} mtu {wanted.mtu}")
         if not device.up:
             commands.append(f"link set dev {name} up")
     return commands
 
 
-def _ours(found: State) -> tuple[str, ...]:
-    return tuple(device.name for device in found.devices if device.alias == ALIAS)
-
-
 def _show(
-    *, devices: tuple[str, ...], addresses: tuple[str, ...], routes: tuple[Route, ...], wanted: Wanted
+    *, devices: dict[str, int], addresses: tuple[str, ...], routes: tuple[Route, ...], wanted: Wanted
 ) -> tuple[str, ...]:
     ours = [address for address in addresses if address in wanted.addresses]
     return (
-        *(f"device {name}" for name in devices),
+        *(f"device {name} mtu {mtu}" if wanted.mtu else f"device {name}" for name, mtu in devices.items()),
         *(f"address {address} dev lo" for address in ours),
         *(f"route {route.words()}" for route in sorted(routes)),
     )

@@ -22,6 +22,10 @@ options:
     type: list
     elements: str
     required: true
+  mtu:
+    description: MTU of the devices; V(0) leaves it as it is.
+    type: int
+    default: 0
   addresses:
     description: Addresses with prefix length that the loopback device carries.
     type: list
@@ -141,6 +145,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "devices": {"type": "list", "elements": "str", "required": True},
+            "mtu": {"type": "int", "default": 0},
             "addresses": {"type": "list", "elements": "str", "default": []},
             "stale_addresses": {"type": "list", "elements": "str", "default": []},
             "routes": {
@@ -162,6 +167,7 @@ def main() -> None:
     try:
         wanted = core.Wanted(
             devices=tuple(given["devices"]),
+            mtu=given["mtu"],
             addresses=tuple(given["addresses"]),
             routes=tuple(
                 core.Route(**{**route, "destination": core.network(route["destination"])}) for route in given["routes"]

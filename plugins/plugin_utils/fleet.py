@@ -31,6 +31,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_rules impor
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry import RegistryReader, SiteRow
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry_rules import RegistryRules
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import Timers, site_timers
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tunnel_fit import TunnelFit, tunnel_fit
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import read_yaml
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Site:
     instance: str
     port: int
     timers: Timers
+    fit: TunnelFit
     remotes: tuple[Remote, ...]
     why: str
     line: int
@@ -283,6 +285,7 @@ def _assemble(*, plan: Plan, rows: list[SiteRow], allocation: Allocation, lock_o
     )
     vips = {transport.name: str(transport.vip) for transport in plan.transports}
     sites = []
+    fit = tunnel_fit(mtus=[transport.mtu for transport in plan.transports])
     for row in sorted(rows, key=lambda row: row.id):
         address = lock.sites[row.id]
         block = grid.text_of(address)
@@ -305,6 +308,7 @@ def _assemble(*, plan: Plan, rows: list[SiteRow], allocation: Allocation, lock_o
                 instance=name,
                 port=port,
                 timers=site_timers(site_id=row.id),
+                fit=fit,
                 remotes=tuple(Remote(transport, vips[transport], port) for transport in row.transports),
                 why=allocation.why[row.id],
                 line=row.line,

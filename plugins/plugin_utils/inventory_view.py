@@ -14,6 +14,7 @@ import yaml
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ansible_ssh import connection_variables
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import gateway_target, site_target
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tunnel_fit import tunnel_fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,6 +132,7 @@ def _fleet_variables(fleet: Fleet) -> Variables:
             "keepalive": asdict(tunnels.keepalive),
             "block_prefix": tunnels.block_prefix,
             "key_type": tunnels.key_type,
+            **asdict(tunnel_fit(mtus=[transport.mtu for transport in plan.transports])),
         },
         "fleet_inside": {
             "network": str(inside.network),

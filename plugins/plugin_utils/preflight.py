@@ -20,6 +20,8 @@ def gateway_problems(
     cores: int,
     has_tun: bool,
     service_manager: str,
+    transports: t.Sequence[t.Mapping[str, t.Any]] = (),
+    paths: t.Sequence[t.Mapping[str, t.Any]] = (),
 ) -> list[str]:
     """Say everything that keeps a host from being this gateway.
 
@@ -32,6 +34,8 @@ def gateway_problems(
         cores: processors the host has.
         has_tun: /dev/net/tun is a character device.
         service_manager: the first process's name.
+        transports: the planned transports with ``name`` and ``mtu``.
+        paths: what the module path_mtu found, with ``name``, ``address``, ``mtu`` and ``carried``.
     """
     name = gateway["name"]
     problems = []
@@ -51,6 +55,8 @@ def gateway_problems(
         )
     nics = {"oob": gateway["oob"], "inside": gateway["inside"], **gateway["transports"]}
     problems += [problem for role, nic in nics.items() if (problem := _nic_problem(name, role, nic, links))]
+    problems += [problem for one in transports if (problem := _mtu_problem(name, one, nics, links))]
+    problems += [problem for one in paths if (problem := _path_problem(name, one))]
     return problems + [problem for one in instances if (problem := _port_problem(name, one, sockets))]
 
 
@@ -81,6 +87,62 @@ def _carrier_problem(name: str, role: str, nic: t.Mapping[str, t.Any], link: t.M
         f"{name}: {role}: interface {nic['interface']} has no carrier. A gateway that lacks a network cannot stand in "
         "for the other one: mend the cable or the port, then run again."
     )
+
+
+def _mtu_problem(
+    name: str,
+    transport: t.Mapping[str, t.Any],
+    nics: t.Mapping[str, t.Mapping[str, t.Any]],
+    links: t.Sequence[t.Mapping[str, t.Any]],
+) -> str | None:
+    role, planned = transport["name"], transport["mtu"]
+    interface = nics[role]["interface"]
+    for link in links:
+        if link.get("ifname") == interface and int(link.get("mtu", planned)) < planned:
+            return (
+                f"{name}: {role}: interface {interface} takes packets of {link['mtu']} bytes, the plan says {planned}. "
+                f"Raise the interface's MTU, or write `mtu: {link['mtu']}` at this transport in the plan: all tunnels "
+                "are then made to fit."
+            )
+    return None
+
+
+def _path_problem(name: str, path: t.Mapping[str, t.Any]) -> str | None:
+    if not 0 < path["carried"] < path["mtu"]:
+        return None
+    carried = path["carried"]
+    return (
+        f"{name}: {path['name']}: {path['address']} gets packets of {carried} bytes in one piece, the plan says "
+        f"{path['mtu']}. Have the provider mend it, or write `mtu: {carried}` at this transport in the plan: all "
+        "tunnels are then made to fit."
+    )
+
+
+def paths_to_try(
+    *, gateway: t.Mapping[str, t.Any], transports: t.Sequence[t.Mapping[str, t.Any]]
+) -> list[dict[str, t.Any]]:
+    """One entry for the module path_mtu for each probe of each transport."""
+    return [
+        {
+            "name": transport["name"],
+            "interface": gateway["transports"][transport["name"]]["interface"],
+            "address": probe,
+            "mtu": transport["mtu"],
+        }
+        for transport in transports
+        for probe in transport["probes"]
+        if transport["name"] in gateway["transports"]
+    ]
+
+
+def silent_paths(*, gateway: str, paths: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
+    """Say which probes do not answer: nothing to refuse a run for, which may be there to mend it."""
+    return [
+        f"{gateway}: {path['name']}: {path['address']} does not answer, so nothing is known of that path. Look whether "
+        "the network works; a probe that never answers should not stand in the plan."
+        for path in paths
+        if path["carried"] == 0
+    ]
 
 
 def _port_problem(name: str, instance: t.Mapping[str, t.Any], sockets: str) -> str | None:

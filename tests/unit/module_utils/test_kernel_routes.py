@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -136,3 +137,15 @@ def test_the_kernels_own_words_are_understood() -> None:
 def test_an_ip_that_speaks_no_json_is_named() -> None:
     with pytest.raises(KernelRoutesError, match=r"ip route show: .*iproute2 4\.14"):
         parse_routes("10.0.0.0/8 dev tun0")
+
+
+def test_devices_get_the_mtu_that_is_wanted_and_keep_theirs_when_none_is() -> None:
+    plan = Wanted(devices=("tun0", "tun1"), addresses=(ADDRESS,), routes=ALL, mtu=1424)
+    state = found(*ALL, devices=(replace(TUN0, mtu=1500), replace(TUN1, mtu=1424)))
+
+    change = difference(wanted=plan, found=state)
+
+    assert change.commands == ("link set dev tun0 mtu 1424",)
+    assert set(change.after).difference(change.before) == {"device tun0 mtu 1424"}
+    assert "link set dev tun0 mtu 1424" in boot_devices(plan)
+    assert difference(wanted=replace(plan, mtu=0), found=state).commands == ()

@@ -138,3 +138,17 @@ def test_a_template_variable_without_value_is_an_error_that_names_the_site() -> 
     del site.timers.hand_window
     with pytest.raises(b.BundleError, match=r"client.conf.j2 cannot be rendered for site-0001.*hand_window"):
         b.render_config(site=site)
+
+
+def test_a_site_is_told_the_mtu_only_where_it_is_not_the_usual_one() -> None:
+    usual = b.render_config(site=site_of())
+    small = b.render_config(site=site_of(mtu=1480)).splitlines()
+    tiny = b.render_config(site=site_of(mtu=1000)).splitlines()
+
+    assert usual == b.render_config(site=site_of(mtu=9216))
+    assert [line for line in small if line not in usual.splitlines()] == [
+        "# What fits the smallest transport; the gateways' tun devices have the same.",
+        "tun-mtu 1424",
+        "mssfix 1400 mtu",
+    ]
+    assert {"tun-mtu 944", "mssfix 1000 mtu", "max-packet-size 1000"} <= set(tiny)

@@ -52,6 +52,9 @@ def test_variables_of_all(tmp_path: Path) -> None:
             "keepalive": {"interval": 2, "timeout": 6},
             "block_prefix": 28,
             "key_type": "p256",
+            "tun_mtu": 1500,
+            "mssfix": 1400,
+            "control_packet": 1250,
         },
         "fleet_inside": {
             "network": "10.200.0.0/24",
