@@ -234,8 +234,9 @@ def watch(*, config: Config, gateway: Gateway, fifo: Fifo) -> t.NoReturn:
         held = holds
 
 
-def main(argv: t.Sequence[str]) -> int:
+def main(arguments: t.Sequence[str] | None = None) -> int:
     """``CONFIGURATION`` to watch, ``CONFIGURATION clean`` to take left addresses off the loopback device."""
+    argv = sys.argv[1:] if arguments is None else arguments
     try:
         config = parse(text=Path(argv[0]).read_text(encoding="utf-8"))
     except (OSError, IndexError, PushConfigError) as exc:
@@ -249,4 +250,4 @@ def main(argv: t.Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

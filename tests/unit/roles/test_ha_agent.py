@@ -115,3 +115,47 @@ def test_a_keepalived_of_which_nothing_is_known_is_restarted_and_a_stopped_one_s
 
 def test_systemd_reads_the_drop_in_again_whether_or_not_this_run_wrote_it() -> None:
     assert tasks()["Have keepalived started at boot"]["ansible.builtin.systemd_service"]["daemon_reload"] is True
+
+
+def configuration(**changes: t.Any) -> str:
+    def nic(name: str) -> dict[str, str]:
+        return {"interface": f"{name}0", "address": "192.0.2.2"}
+
+    gateway = {"name": "gw1", "oob": nic("oob"), "inside": nic("inside"), "transports": {"wan": nic("wan")}}
+    members = FilterModule().filters()["vrrp_members"](
+        gateway,
+        peers=[gateway | {"name": "gw2"}],
+        inside={"vip": "10.200.0.1", "vrrp_id": 10},
+        transports=[{"name": "wan", "vip": "198.19.0.1", "vrrp_id": 20}],
+        oob={"vrrp_id": 40},
+    )
+    known: dict[str, t.Any] = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
+    known |= yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))
+    known |= {"__ha_agent_lease_command": "/usr/local/libexec/spokewright/vip-lease 10.200.0.1@inside0"}
+    known |= {"ansible_managed": "Ansible managed", "ha_agent_gateway": gateway, "__ha_agent_members": members}
+    known |= {"__ha_agent_vips": [member for member in members if member["vip"]]} | changes
+    return environment().get_template("keepalived.conf.j2").render(known)
+
+
+def test_the_lease_is_keepaliveds_own_to_renew_and_never_fails_the_gateway() -> None:
+    text = configuration()
+
+    assert "track_script {\n        lease\n    }" in text
+    assert "notify_master" in text
+    # Weight 0 would be a fault: two gateways with a broken nftables would leave nobody.
+    assert "    weight -50\n" in text
+    assert "lease" not in configuration(ha_agent_fence=False)
+
+
+def test_routes_of_the_owner_stand_in_the_inside_member_and_are_taken_over_by_reload() -> None:
+    routes = [{"prefix": "10.202.1.0/24", "device": "tun0"}]
+    text = configuration(ha_agent_virtual_routes=routes)
+
+    inside = text.partition("vrrp_instance IN {")[2].partition("vrrp_instance")[0]
+    assert "    virtual_routes {\n        10.202.1.0/24 dev tun0 no_track\n    }\n" in inside
+    assert FilterModule().filters()["vrrp_change"](text, configuration()) == "reload"
+    assert FilterModule().filters()["vrrp_change"](configuration(ha_agent_fence=False), configuration()) == "restart"
+
+
+def test_the_addresses_can_be_read_from_what_the_role_writes() -> None:
+    assert FilterModule().filters()["vrrp_config_vips"](configuration()) == ["10.200.0.1", "198.19.0.1"]
