@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the README, the tutorial and the daily work, run in the order in which a reader would run them."""
+"""Every command of the README, the tutorial, the daily work and the pair, run in the order of a reader."""
 
 from __future__ import annotations
 
@@ -85,3 +85,16 @@ def test_the_readme_then_the_tutorial_then_the_daily_work() -> None:
             before = command
     assert "make demo" in seen
     assert lab("status").status != 0, "the tutorial ends with the lab gone"
+
+
+def test_the_pair_and_its_runbook() -> None:
+    forget_fleet()
+    assert lab("up", "--sites", "4").status == 0
+    status, output = run("ansible-playbook playbooks/site.yml")
+    assert status == 0, output[-3000:]
+
+    for document in ("docs/the-pair.md", "docs/pair-runbook.md"):
+        assert commands(document), document
+        for command in commands(document):
+            status, output = run(command)
+            assert status == 0, f"{document}: {command}: exit status {status}\n{output[-3000:]}"
