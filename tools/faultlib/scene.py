@@ -13,7 +13,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from lablib import lifecycle, processes
+from lablib import hosts, lifecycle, processes, topology
 from lablib import state as states
 from lablib.errors import LabError
 from lablib.progress import Progress
@@ -86,6 +86,7 @@ def must(host: str, script: str, *, seconds: float = 60) -> str:
 
 def cut(host: str, network: str, *, how: str) -> float:
     """Cut a cable (`cable`) or let a network die behind it (`silent`)."""
+    require_running(host)
     when = time.monotonic()
     lifecycle.cut(name=host, network_name=network, how=how, progress=_Quiet())
     return when
@@ -100,6 +101,7 @@ def mend(host: str, network: str) -> float:
 
 def kill(host: str) -> float:
     """A power cut."""
+    require_running(host)
     when = time.monotonic()
     lifecycle.kill(name=host, progress=_Quiet())
     return when
@@ -135,8 +137,13 @@ def signal_instance(host: str, name: str, instance: str) -> float:
 def running(host: str) -> bool:
     """Whether the host has power."""
     state = states.require()
-    entry = state.hosts.get(host)
-    return entry is not None and entry.init is not None and processes.alive(entry.init)
+    return hosts.is_running(host=topology.host(name=host, sites=state.sites), state=state)
+
+
+def require_running(host: str) -> None:
+    """A cable cut at a host that is off would be noted and not done: a case would pass without its fault."""
+    if not running(host):
+        raise SceneError(f"{host} has no power: there is nothing to break")
 
 
 def held(host: str, view: FleetView) -> set[str]:
