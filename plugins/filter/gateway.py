@@ -17,7 +17,8 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.kernel_routes im
     boot_devices,
     boot_routes,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import gateway_routes, vrrp
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import gateway_routes, health_plan, program, vrrp
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 
 
 def _routes(instances: list[dict[str, t.Any]], **given: t.Any) -> list[dict[str, t.Any]]:
@@ -116,6 +117,20 @@ def _vrrp_change(after: str, before: str) -> str:
     return vrrp.change_kind(before=before, after=after)
 
 
+def _health_config(gateway: dict[str, t.Any], **given: t.Any) -> dict[str, t.Any]:
+    try:
+        return health_plan.config(gateway=gateway, **given)
+    except FleetError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+def _program_files(entry: str) -> dict[str, str]:
+    try:
+        return program.files(entry=entry)
+    except FleetError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
 class FilterModule:
     """Filters for gateways."""
 
@@ -134,6 +149,8 @@ class FilterModule:
             "gateway_accept_rules": _accept_rules,
             "gateway_transport_interfaces": _transport_interfaces,
             "gateway_peer_addresses": _peer_addresses,
+            "gateway_health_config": _health_config,
+            "gateway_program_files": _program_files,
             "vrrp_members": _vrrp_members,
             "vrrp_held_as": _vrrp_held_as,
             "vrrp_peers": _vrrp_peers,

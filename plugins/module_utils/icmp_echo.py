@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 import typing as t
+from dataclasses import dataclass
 
 ECHO_REQUEST = 8
 ECHO_REPLY = 0
@@ -30,6 +31,23 @@ def echo_request(*, identifier: int, sequence: int) -> bytes:
     payload = b"spokewright"
     head = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, identifier, sequence)
     return struct.pack("!BBHHH", ECHO_REQUEST, 0, checksum(head + payload), identifier, sequence) + payload
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Whose question an echo reply answers."""
+
+    identifier: int
+    sequence: int
+
+
+def parse_reply(*, packet: bytes) -> Reply | None:
+    """Read what a raw socket received, IP header first. None when it is no echo reply."""
+    head = (packet[0] & 0x0F) * 4 if packet else 0
+    if len(packet) < head + 8:
+        return None
+    kind, _code, _sum, identifier, sequence = struct.unpack("!BBHHH", packet[head : head + 8])
+    return Reply(identifier=identifier, sequence=sequence) if kind == ECHO_REPLY else None
 
 
 def answering(*, addresses: t.Sequence[str], seconds: float = 1.5) -> list[str]:
@@ -53,11 +71,8 @@ def answering(*, addresses: t.Sequence[str], seconds: float = 1.5) -> list[str]:
             if not select.select([icmp], [], [], left)[0]:
                 break
             packet, (source, _port) = icmp.recvfrom(2048)
-            head = (packet[0] & 0x0F) * 4
-            if len(packet) < head + 8:
-                continue
-            kind, _code, _sum, got, _sequence = struct.unpack("!BBHHH", packet[head : head + 8])
-            if kind == ECHO_REPLY and got == identifier and source in waiting:
+            reply = parse_reply(packet=packet)
+            if reply is not None and reply.identifier == identifier and source in waiting:
                 waiting.discard(source)
                 answered.append(source)
     return sorted(answered)
