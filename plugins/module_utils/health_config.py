@@ -31,7 +31,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Network:
-    """One network of the gateway. ``tracked``: without it a gateway is of no use, and keepalived watches its carrier."""
+    """One network of the gateway. ``tracked``: without it a gateway is of no use, and keepalived watches it too."""
 
     name: str
     interface: str

@@ -114,6 +114,7 @@ class Daemon:
     def look(self, *, now: float, late: bool) -> None:
         """One turn: take in, judge, write, ask again."""
         wall = time.time()
+        self._follow_hold(now=now, wall=wall)
         state = self._role()
         details: dict[str, str] = {}
         for watch in self._watches:
@@ -133,7 +134,6 @@ class Daemon:
             floor=self._config.floor,
             owner=state == "owner",
         )
-        self._follow_hold(now=now, wall=wall)
         if self._decided():
             self._write_score(value=FAULT if self._hold else score.told)
         value = FAULT if self._hold else score.value
