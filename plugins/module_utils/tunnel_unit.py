@@ -4,8 +4,9 @@
 """Bring the tunnel instances of a gateway to what their files say, one after another.
 
 Runs on gateways: standard library only. A daemon is restarted when it was not started with the configuration that is
-now on disk, and for nothing else. What it was started with is written down by the unit itself (see STARTED_WITH), so
-that neither a run that broke off, nor a clock that was set, makes a daemon miss its restart or get one for nothing.
+now on disk, or when its program was replaced by an upgrade, and for nothing else. What it was started with is written
+down by the unit itself (see STARTED_WITH), so that neither a run that broke off, nor a clock that was set, makes a
+daemon miss its restart or get one for nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import Management, ManagementError
+from ansible_collections.spokewright.fleet.plugins.module_utils.tunnel_drain import release, send_away
+from ansible_collections.spokewright.fleet.plugins.module_utils.udp_ports import Holder, udp_holders
 
 Run = t.Callable[[t.Sequence[str]], "tuple[int, str, str]"]
 Action = t.Literal["none", "start", "restart"]
@@ -26,8 +29,11 @@ CONFIG_DIRECTORY = Path("/etc/openvpn/server")
 UNIT_DIRECTORY = Path("/etc/systemd/system")
 RUN_DIRECTORY = Path("/run/openvpn-server")
 DROP_IN = "spokewright.conf"
+PROC = Path("/proc")
 STARTED_WITH = "%s.started"
-"""Written by ExecStartPre= of the drop-in: one ``sha256sum`` line per file the daemon was started with."""
+"""Written by ExecStartPre= of the drop-in: one ``sha256sum`` line per file the daemon was started with. While it is not
+there the drop-in takes the start for that of a boot, and lets the instances with lower numbers go first."""
+TLS_LIBRARIES = ("libssl", "libcrypto")
 
 
 class UnitError(Exception):
@@ -41,10 +47,15 @@ class Paths:
     config: Path = CONFIG_DIRECTORY
     units: Path = UNIT_DIRECTORY
     run: Path = RUN_DIRECTORY
+    proc: Path = PROC
 
     def files(self, *, name: str) -> tuple[Path, Path]:
         """The files whose change asks for a restart of this instance."""
         return self.config / ("%s.conf" % name), self.units / ("openvpn-server@%s.service.d" % name) / DROP_IN
+
+    def started_with(self, *, name: str) -> Path:
+        """The record of what this instance was started with."""
+        return self.run / (STARTED_WITH % name)
 
     def socket(self, *, name: str) -> Path:
         """The management socket of this instance."""
@@ -61,7 +72,17 @@ class UnitState:
     pid: int
     needs_reload: bool
     started_with_these_files: bool
-    binary_replaced: bool
+    replaced: tuple[str, ...]
+    """What an upgrade has replaced while this daemon runs on with the old: program and TLS libraries."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an instance needs, and why."""
+
+    state: UnitState
+    action: Action
+    why: str = ""
 
 
 def unit_name(*, name: str) -> str:
@@ -82,12 +103,12 @@ def look(*, name: str, run: Run, paths: Paths) -> UnitState:
         pid=pid,
         needs_reload=shown.get("NeedDaemonReload") == "yes",
         started_with_these_files=_recorded(name=name, paths=paths) == _on_disk(name=name, paths=paths),
-        binary_replaced=pid > 0 and _binary_replaced(pid=pid),
+        replaced=_replaced(pid=pid, proc=paths.proc) if pid else (),
     )
 
 
 def _recorded(*, name: str, paths: Paths) -> dict[str, str]:
-    record = paths.run / (STARTED_WITH % name)
+    record = paths.started_with(name=name)
     if not record.is_file():
         return {}
     rows = (line.split(maxsplit=1) for line in record.read_text(encoding="utf-8").splitlines())
@@ -100,39 +121,107 @@ def _on_disk(*, name: str, paths: Paths) -> dict[str, str]:
     }
 
 
-def _binary_replaced(*, pid: int) -> bool:
+def _replaced(*, pid: int, proc: Path) -> tuple[str, ...]:
+    process, gone = proc / str(pid), " (deleted)"
     try:
-        return str(Path("/proc/%d/exe" % pid).readlink()).endswith(" (deleted)")
+        used = [str((process / "exe").readlink())]
+        used += [line.split(maxsplit=5)[-1] for line in (process / "maps").read_text(encoding="utf-8").splitlines()]
     except OSError:
-        return False
+        return ()
+    names = [Path(path[: -len(gone)]).name for path in used if path.endswith(gone)]
+    program = names[:1] if used[0].endswith(gone) else []
+    return tuple(dict.fromkeys(program + [name for name in names if name.startswith(TLS_LIBRARIES)]))
 
 
-def needed(*, state: UnitState, will_change: bool) -> Action:
+def needed(*, state: UnitState, will_change: bool, restart_outdated: bool) -> Step:
     """What this instance needs. ``will_change``: check mode knows that its files would have been changed."""
     if not state.active:
-        return "start"
-    return "restart" if will_change or not state.started_with_these_files else "none"
+        return Step(state=state, action="start", why="it does not run")
+    if will_change or not state.started_with_these_files:
+        return Step(state=state, action="restart", why="its configuration, keys or unit changed since it started")
+    if state.replaced and restart_outdated:
+        return Step(state=state, action="restart", why="%s replaced since it started" % _were(state.replaced))
+    return Step(state=state, action="none")
 
 
-def bring_up(*, state: UnitState, action: Action, run: Run, paths: Paths, timeout: float) -> None:
+def _were(names: t.Sequence[str]) -> str:
+    return "%s %s" % (", ".join(names), "was" if len(names) == 1 else "were")
+
+
+def outdated(*, state: UnitState) -> str:
+    """What there is to say of an instance that is left as it is though it is older than its program."""
+    return "%s replaced since it started; it runs on with the old" % _were(state.replaced)
+
+
+def strangers_on_ports(*, ports: t.Mapping[str, int], names: t.Collection[str], run: Run, paths: Paths) -> list[str]:
+    """Say which wanted ports are held by a process that is none of this role's instances."""
+    ours = {look(name=name, run=run, paths=paths).pid for name in (*names, *strangers(names=names, paths=paths))}
+    holders = udp_holders(ports=set(ports.values()), proc=paths.proc)
+    return [
+        "UDP port %d of %s is taken by %s" % (port, name, _described(holders[port]))
+        for name, port in ports.items()
+        if port in holders and holders[port].pid not in ours
+    ]
+
+
+def _described(holder: Holder) -> str:
+    return "%s (pid %d)" % (holder.program, holder.pid) if holder.pid else holder.program
+
+
+def port(*, name: str, paths: Paths) -> int:
+    """The port that the configuration on disk gives this instance; 0 when there is none."""
+    config = paths.files(name=name)[0]
+    lines = config.read_text(encoding="utf-8").splitlines() if config.is_file() else []
+    words = (line.split() for line in lines)
+    return next((int(word[1]) for word in words if len(word) > 1 and word[0] == "port"), 0)
+
+
+def make_room(*, steps: t.Sequence[Step], run: Run, paths: Paths) -> None:
+    """Stop the instances that hold a port which another instance gets now: two may change places.
+
+    Each of them is started in its turn.
+    """
+    wanted = {port(name=step.state.name, paths=paths): step.state for step in steps if step.action != "none"}
+    holders = udp_holders(ports=set(wanted), proc=paths.proc)
+    for step in steps:
+        held = [one for one, holder in holders.items() if holder.pid == step.state.pid]
+        if step.action == "restart" and any(wanted[one].name != step.state.name for one in held):
+            unit = unit_name(name=step.state.name)
+            _must(run(["systemctl", "stop", unit]), what="stop %s, whose port another instance gets" % unit)
+
+
+def bring_up(*, step: Step, run: Run, paths: Paths, timeout: float, per_second: float) -> int:
     """Enable the instance, start or restart it, and wait until its management socket answers.
+
+    Returns how many live sessions were told to start anew before the restart.
 
     Raises:
         UnitError: with the last lines of the daemon's own log.
     """
-    unit = unit_name(name=state.name)
-    if not state.enabled:
+    name, unit = step.state.name, unit_name(name=step.state.name)
+    if not step.state.enabled:
         _must(run(["systemctl", "enable", unit]), what="enable %s" % unit)
-    if action == "none":
-        return
-    code, _out, err = run(["systemctl", "restart", unit])
-    problem = err.strip() if code else wait_until_it_answers(name=state.name, run=run, paths=paths, timeout=timeout)
+    if step.action == "none":
+        return 0
+    told = 0
+    if step.action == "start" and paths.run.is_dir():
+        paths.started_with(name=name).touch()
+    if step.action == "restart":
+        where = port(name=name, paths=paths)
+        told = send_away(socket=paths.socket(name=name), port=where, per_second=per_second, run=run)
+    try:
+        code, _out, err = run(["systemctl", "restart", unit])
+        problem = err.strip() if code else wait_until_it_answers(name=name, run=run, paths=paths, timeout=timeout)
+    finally:
+        if told:
+            release(run=run)
     if problem:
         _code, log, _err = run(["journalctl", "--unit", unit, "--lines", "15", "--no-pager", "--output", "cat"])
         raise UnitError(
             "%s did not come up after a %s: %s\nIts last words:\n%s\nThe other instances were left alone. Correct the "
-            "cause and run again." % (unit, action, problem, log.strip())
+            "cause and run again." % (unit, step.action, problem, log.strip())
         )
+    return told
 
 
 def wait_until_it_answers(*, name: str, run: Run, paths: Paths, timeout: float) -> str:
@@ -170,7 +259,7 @@ def retire(*, name: str, run: Run, paths: Paths) -> None:
     _must(run(["systemctl", "disable", "--now", unit_name(name=name)]), what="stop %s" % unit_name(name=name))
     config, drop_in = paths.files(name=name)
     shutil.rmtree(paths.config / name, ignore_errors=True)
-    for path in (config, paths.run / (STARTED_WITH % name), paths.socket(name=name), drop_in):
+    for path in (config, paths.started_with(name=name), paths.socket(name=name), drop_in):
         path.unlink(missing_ok=True)
     if not any(drop_in.parent.iterdir()):
         drop_in.parent.rmdir()

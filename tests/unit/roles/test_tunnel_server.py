@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
+import socket
 import subprocess
+import time
 import typing as t
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import pytest
 import yaml
 
 from ansible_collections.spokewright.fleet.plugins.filter.tunnel_server import FilterModule
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.certificates import fingerprint
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_material import check_material
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
@@ -44,22 +48,28 @@ def render(name: str, directory: Path, **changed: t.Any) -> str:
     )
     environment.filters |= {f"spokewright.fleet.{name}": found for name, found in FilterModule().filters().items()}
     environment.filters |= {"comment": lambda text: f"# {text}", "quote": lambda text: f"'{text}'"}
-    variables = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8")) | {
-        "ansible_managed": "Ansible managed",
-        "tunnel_server_gateway_name": "gw1",
-        "tunnel_server_network": "10.101.0.0/16",
-        "tunnel_server_push_networks": ["10.200.0.0/24", "10.202.0.0/15"],
-        "__instance": {"name": "tun0", "index": 5, "port": 1194, "device": "tun0"},
-        "__limits": {"max_clients": 2048, "connect_freq_initial": 2048},
-        "__material": str(directory / "material"),
-        "__tunnel_server_cores": 4,
-        "__tunnel_server_crl": str(directory / "crl.pem"),
-        "__tunnel_server_denied_directory": str(directory / "denied"),
-        "__tunnel_server_directory": str(directory),
-        "__tunnel_server_drop_in": "spokewright.conf",
-        "__tunnel_server_helpers": str(directory),
-        "__tunnel_server_openvpn": {"series": "2.6"},
-    }
+    constants = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))
+    variables = (
+        constants
+        | yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
+        | {
+            "ansible_managed": "Ansible managed",
+            "tunnel_server_gateway_name": "gw1",
+            "tunnel_server_network": "10.101.0.0/16",
+            "tunnel_server_push_networks": ["10.200.0.0/24", "10.202.0.0/15"],
+            "__instance": {"name": "tun0", "index": 5, "port": 1194, "device": "tun0"},
+            "__limits": {"max_clients": 2048, "connect_freq_initial": 2048},
+            "__material": str(directory / "material"),
+            "__tunnel_server_cores": 4,
+            "__tunnel_server_crl": str(directory / "crl.pem"),
+            "__tunnel_server_denied_directory": str(directory / "denied"),
+            "__tunnel_server_directory": str(directory),
+            "__tunnel_server_drop_in": "spokewright.conf",
+            "__tunnel_server_helpers": str(directory),
+            "__tunnel_server_openvpn": {"series": "2.6"},
+            "__wait": "2.5",
+        }
+    )
     return environment.get_template(name).render(variables | changed)
 
 
@@ -280,6 +290,88 @@ def test_a_further_site_changes_no_daemon_s_configuration(tmp_path: Path) -> Non
     assert render("instance.conf.j2", tmp_path) == render("instance.conf.j2", tmp_path, tunnel_server_sites=[1, 2])
 
 
-def test_instances_share_the_processors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("series", ["2.6", "2.7"])
+def test_the_configuration_of_each_series_is_this_one(series: str) -> None:
+    """Only 2.6 can be installed where the tests run, so 2.7's is compared with one that was read line by line."""
+    rendered = render("instance.conf.j2", Path("/etc/openvpn/server"), __tunnel_server_openvpn={"series": series})
+    golden = Path(__file__).with_name("golden") / f"instance-{series}.conf"
+    if os.environ.get("SPOKEWRIGHT_WRITE_GOLDEN"):
+        golden.write_text(rendered, encoding="utf-8")
+    assert rendered == golden.read_text(encoding="utf-8"), "if that is meant: SPOKEWRIGHT_WRITE_GOLDEN=1"
+
+
+def test_instances_share_the_processors_and_do_not_all_start_at_once_at_boot(tmp_path: Path) -> None:
     lines = render("drop-in.conf.j2", tmp_path).splitlines()
     assert {"CPUAffinity=1", "Restart=always", "StartLimitIntervalSec=0", "LimitNPROC=infinity"} <= set(lines)
+    (wait,) = [line for line in lines if "sleep" in line]
+    assert wait == "ExecStartPre=/bin/sh -c '[ -e %t/openvpn-server/%i.started ] || exec sleep 2.5'"
+    record = next(line for line in lines if "sha256sum" in line)
+    assert lines.index(wait) < lines.index(record), "the record ends the waiting of later starts"
+    assert "sleep" not in render("drop-in.conf.j2", tmp_path, __wait="0.0")
+
+
+def site_client(directory: Path, port: int) -> subprocess.CompletedProcess[str]:
+    """A site connects; its process ends with 0 when it got as far as its address, and within 6 s."""
+    words = f"""openvpn --client --dev null --ifconfig-noexec --route-noexec --nobind --remote 127.0.0.1 {port} udp4
+        --ca {directory}/material/ca.crt --cert {directory}/site.crt --key {directory}/site.key --tls-crypt-v2
+        {directory}/psk.key --remote-cert-tls server --script-security 2 --route-up {directory}/end --verb 3"""
+    return subprocess.run(
+        ["timeout", "--preserve-status", "6", *words.split()], capture_output=True, text=True, check=False, timeout=20
+    )
+
+
+@needs_openvpn
+@pytest.mark.timeout(90)
+def test_a_site_that_was_revoked_meanwhile_is_refused_by_the_daemon_that_runs(gateway: Path) -> None:
+    now = dt.datetime.now(tz=dt.UTC)
+    ca = certificates.make_ca(fleet="lab", key_type="p256", now=now)
+    own = certificates.issue_gateway(ca=ca, name="gw1", key_type="p256", now=now)
+    site = certificates.issue_site(ca=ca, site="site-0001", key_type="p256", now=now)
+    server_key = tls_crypt_v2.ServerKey.generate()
+    metadata = tls_crypt_v2.Metadata(site="site-0001", kid="0123456789abcdef", epoch=1, issued=1795440000)
+    for name, text in {
+        "material/ca.crt": ca.certificate,
+        "material/gateway.crt": own.certificate,
+        "material/gateway.key": own.private_key,
+        "material/tls-crypt-v2.key": server_key.to_pem(),
+        "crl.pem": certificates.make_crl(ca=ca, revoked=[], now=now),
+        "site.crt": site.certificate,
+        "site.key": site.private_key,
+        "psk.key": tls_crypt_v2.generate_client_key(server=server_key, metadata=metadata),
+    }.items():
+        (gateway / name).touch(mode=0o600)
+        (gateway / name).write_text(text, encoding="ascii")
+    (gateway / "end").write_text("#!/bin/sh\nkill $PPID\n", encoding="ascii")
+    (gateway / "end").chmod(0o755)
+    (gateway / "denied").mkdir()
+    script("tunnel-verify.j2", gateway)
+    (gateway / "tun0/ccd/site-0001").write_text("ifconfig-push 10.101.0.16 255.255.0.0\n", encoding="ascii")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    instance = {"name": "tun0", "index": 0, "port": port, "device": f"swcrl{os.getpid()}"}
+    (gateway / "tun0.conf").write_text(render("instance.conf.j2", gateway, __instance=instance), encoding="utf-8")
+    log = gateway / "log"
+    words = ["openvpn", "--config", str(gateway / "tun0.conf"), "--status", str(gateway / "status"), "--log", str(log)]
+    daemon = subprocess.Popen([*words, "--management", str(gateway / "sock"), "unix"])
+    try:
+        end = time.monotonic() + 20
+        while "Initialization Sequence Completed" not in (log.read_text() if log.exists() else ""):
+            assert daemon.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        first = site_client(gateway, port)
+        assert "Initialization Sequence Completed" in first.stdout or "10.101.0.16" in first.stdout, first.stdout
+
+        number = certificates.serial(certificate=site.certificate)
+        revoked = certificates.make_crl(ca=ca, revoked=[number], now=now, number=2)
+        (gateway / "crl.new").write_text(revoked, encoding="ascii")
+        (gateway / "crl.new").replace(gateway / "crl.pem")
+
+        second = site_client(gateway, port)
+        assert "10.101.0.16" not in second.stdout, second.stdout
+        assert "certificate revoked" in log.read_text()
+        assert daemon.poll() is None, "and it is the same daemon"
+    finally:
+        daemon.kill()
+        daemon.wait()
