@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.announced import announced
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ansible_ssh import connection_variables
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import gateway_target, site_target
@@ -188,8 +189,19 @@ def _gateway_group_variables(fleet: Fleet) -> Variables:
             }
             for site in fleet.sites
         ],
+        "fleet_announced": _announced(fleet),
         "fleet_gateway_names": [gateway.name for gateway in fleet.plan.gateways],
     }
+
+
+def _announced(fleet: Fleet) -> list[Variables]:
+    plan = fleet.plan
+    if plan.routing.protocol == "static":
+        return []
+    blocks = {block for instance in fleet.instances for block in instance.blocks}
+    lans = {lan for site in fleet.sites for lan in site.lans}
+    prefixes = announced(aggregates=[plan.tunnels.network, *plan.site_networks], taken=blocks | lans)
+    return [{"prefix": prefix} for prefix in prefixes]
 
 
 def _nic(nic: Nic) -> Variables:

@@ -113,7 +113,7 @@ def peers(*, members: t.Sequence[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any
 
 
 def virtual_routes(*, routes: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
-    """Routes that only the owner has, as keepalived wants them.
+    """Routes that only the owner has, as keepalived wants them; one without a device is a mark for a routing daemon.
 
     ``no_track``: a daemon that dies takes its tun device's carrier with it, and that must not fail the whole gateway.
 
@@ -129,11 +129,11 @@ def virtual_routes(*, routes: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
         except ValueError as exc:
             wrong.append(f"{exc}: write prefixes as ADDRESS/LENGTH, without host bits")
             continue
-        if not _DEVICE.match(device):
+        if device and not _DEVICE.match(device):
             wrong.append(f"{prefix}: {device!r} is no name of a device")
         if network in found:
             wrong.append(f"{prefix} stands there twice")
-        found[network] = f"{network} dev {device} no_track"
+        found[network] = f"{network} dev {device} no_track" if device else f"unreachable {network} no_track"
     if wrong:
         raise VrrpError(f"virtual routes: {'; '.join(wrong)}.")
     return list(found.values())

@@ -112,6 +112,7 @@ def test_variables_of_the_gateways(tmp_path: Path) -> None:
         "lans": ["10.64.2.0/24"],
     }
     assert variables["fleet_gateway_names"] == ["gw1", "gw2"]
+    assert variables["fleet_announced"] == []
     gateway = found.hosts["gw1"]
     shape = {
         "name": "gw1",
@@ -198,3 +199,15 @@ def test_ssh_goes_through_the_bastion_but_to_a_site_that_is_reached_directly(tmp
         assert "KexAlgorithms" not in options(host)
     assert "ProxyCommand" not in options("site-0003")
     assert options("site-0003")["HostKeyAlgorithms"] == "+ssh-rsa"
+
+
+def test_the_owner_announces_the_sites_where_the_core_is_told_by_a_protocol(tmp_path: Path) -> None:
+    plan = PLAN.replace("groups: [canary", "routing: {protocol: ospf}\ngroups: [canary")
+    variables = build_view(fleet=load_fleet(plan_file=write_fleet(tmp_path, plan=plan))).groups["gateways"].variables
+
+    assert [one["prefix"] for one in variables["fleet_announced"]] == [
+        "10.64.0.0/15",
+        "10.66.0.0/15",
+        "10.101.0.0/25",
+        "10.101.0.128/25",
+    ]

@@ -83,6 +83,7 @@ def test_routes_of_the_owner_never_fail_the_gateway_with_their_device() -> None:
         "10.202.1.0/24 dev tun0 no_track",
         "10.202.2.0/24 dev tun1 no_track",
     ]
+    assert vrrp.virtual_routes(routes=[{"prefix": "10.202.0.0/16"}]) == ["unreachable 10.202.0.0/16 no_track"]
 
 
 @pytest.mark.parametrize(
