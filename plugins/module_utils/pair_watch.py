@@ -129,7 +129,7 @@ def _wait_for_the_word() -> None:
     sys.stdout.write("ready %.6f\n" % time.time())
     sys.stdout.flush()
     if not sys.stdin.readline():
-        sys.exit("nobody said go")
+        raise SystemExit("nobody said go")
 
 
 @contextlib.contextmanager

@@ -115,8 +115,9 @@ def switch_over(*, fleet: Fleet, before: Look, after: str, wish: Wish, say: Call
         looks.append(settled(fleet=fleet, owner=other, up=before.up, forbid=wish.forbid))
 
     step(before.owner, after)
-    faults = verdict(looks=looks, moves=steps, worst=wish.worst)
     undone = wish.undo and too_many_lost(before=before, after=looks[-1])
+    bearable = SOME_MISSING if wish.undo else 0.0
+    faults = verdict(looks=looks, moves=steps, worst=wish.worst, bearable=bearable)
     if undone or (wish.back and not faults):
         step(after, before.owner)
         faults += verdict(looks=[before, looks[-1]], moves=steps[1:], worst=wish.worst)
@@ -142,18 +143,20 @@ def settled(*, fleet: Fleet, owner: str, up: Sequence[str], forbid: Sequence[Wei
         time.sleep(PAUSE)
 
 
-def verdict(*, looks: Sequence[Look], moves: Sequence[Moved], worst: float) -> list[str]:
-    """What was not as it should be after each move, in words; the first look is the one before them all."""
+def verdict(*, looks: Sequence[Look], moves: Sequence[Moved], worst: float, bearable: float = 0.0) -> list[str]:
+    """What was not as it should be after each move, in words; the first look is the one before them all.
+
+    `bearable`: which part of the sites may be missing, because a site can lose its power at that moment too.
+    """
     found = []
     for step, after in zip(moves, looks[1:], strict=True):
         if after.owner != step.owner:
             found.append(f"{after.owner or 'nobody'} holds the addresses after they were given to {step.owner}")
         found += [f"after the move to {step.owner}: {one}" for one in after.problems]
         missing = [site for site in looks[0].up if site not in after.up]
-        if missing:
-            found.append(f"{_some(missing)} not up at {step.owner}")
-        if step.lost:
-            found.append(f"{_some(step.lost)} did not answer through {step.owner}")
+        if len({*missing, *step.lost}) > bearable * len(looks[0].up):
+            found += [f"{_some(missing)} not up at {step.owner}"] if missing else []
+            found += [f"{_some(step.lost)} did not answer through {step.owner}"] if step.lost else []
         slow = {site: one for site, one in step.seconds.items() if worst and one is not None and one > worst}
         if slow:
             slowest = max(slow, key=lambda site: slow[site])

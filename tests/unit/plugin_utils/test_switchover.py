@@ -186,6 +186,15 @@ def test_the_verdict(after: Look, step: Moved, worst: float, told: list[str]) ->
     assert verdict(looks=[a_look(), after], moves=[step], worst=worst) == told
 
 
+def test_a_site_in_a_hundred_that_is_lost_by_chance_is_borne_when_that_is_wished() -> None:
+    names = tuple(f"site-{number}" for number in range(100))
+    looks = [a_look(up=names), a_look("gw2", up=names[1:])]
+    step = moved("gw1", "gw2", seconds={**dict.fromkeys(names, 0.6), names[0]: None})
+
+    assert len(verdict(looks=looks, moves=[step], worst=0.0)) == 2
+    assert verdict(looks=looks, moves=[step], worst=0.0, bearable=0.05) == []
+
+
 @pytest.mark.parametrize(
     ("sites", "missing", "too_many"), [(4, 1, True), (400, 20, False), (400, 21, True), (0, 0, False)]
 )
