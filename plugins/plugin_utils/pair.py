@@ -119,7 +119,7 @@ def _own_problems(*, name: str, answer: Said, owner: str, said: t.Mapping[str, S
         found.append(Problem(_score_weight(name, answer, owner=owner, other=other), text, name))
     if health is None:
         text = f"{name}: its health daemon has not written /run/spokewright/health.json"
-        found.append(Problem(NOTICE, text, name))
+        found.append(Problem(weight, text, name))
     elif answer["time"] - float(health.get("time", 0)) > FRESH_SECONDS:
         age = answer["time"] - float(health.get("time", 0))
         found.append(Problem(weight, f"{name}: its health daemon has said nothing for {age:.0f} s", name))

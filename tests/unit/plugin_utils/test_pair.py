@@ -96,7 +96,7 @@ def test_before_the_first_run_the_pair_is_not_built(fleet: Fleet) -> None:
         (
             {},
             {"health": None},
-            (NOTICE, "gw2: its health daemon has not written /run/spokewright/health.json"),
+            (STANDBY, "gw2: its health daemon has not written /run/spokewright/health.json"),
         ),
         (
             {},
