@@ -31,7 +31,7 @@ def deafen(host: str, *networks: str, both_ways: bool) -> float:
     hooks = [("input", "iifname")] + ([("output", "oifname")] if both_ways else [])
     chains = "".join(
         f"chain {hook} {{ type filter hook {hook} priority -400; "
-        f"{where} {{ {names} }} meta l4proto 112 counter drop; }} "
+        f"{where} {{ {names} }} meta l4proto 112 counter drop; }}; "
         for hook, where in hooks
     )
     when = time.monotonic()

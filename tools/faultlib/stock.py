@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from string import Template
 from typing import TYPE_CHECKING
@@ -99,11 +98,7 @@ class Stock:
         for host in scene.GATEWAYS:
             units = " ".join(self._ours(host))
             scene.must(host, f"systemctl daemon-reload; systemctl stop {units}", seconds=120)
-            tables = scene.must(host, "nft list tables").splitlines()
-            for line in tables:
-                # Whatever keeps a node silent that the product's own keepalived does not speak for.
-                if "fence" in line:
-                    scene.must(host, f"nft delete {line}")
+            self._unfence(host)
         self._each_site(self._client)
         for host in (self.owner, scene.other(self.owner)):
             scene.must(host, f"systemctl enable --now {KEEPALIVED}")
@@ -122,6 +117,13 @@ class Stock:
             units = " ".join(f"openvpn-server@{name}" for name in self.instances)
             # Whatever is to run at boot runs again: their order is systemd's.
             scene.on(host, f"systemctl start {units} keepalived $({self._enabled()})", seconds=120)
+
+    @staticmethod
+    def _unfence(host: str) -> None:
+        """What keeps a node silent for which the product's keepalived does not vouch would keep stock silent."""
+        for line in scene.must(host, "nft list tables").splitlines():
+            if "fence" in line:
+                scene.must(host, f"nft delete {line}")
 
     @staticmethod
     def _enabled() -> str:
@@ -175,15 +177,10 @@ class Stock:
         """Everything of stock back as before the fault."""
         scene.mend_all()
         for host in (self.owner, scene.other(self.owner)):
-            wait_active(host, KEEPALIVED)
+            self._unfence(host)
+            scene.must(host, f"systemctl start {KEEPALIVED}", seconds=30)
         scene.wait_owner(self.view, wanted=self.owner, seconds=30)
         daemons = " ".join(self.unit(name) for name in self.instances)
         scene.must(self.owner, f"systemctl restart {daemons}", seconds=60)
         scene.must(scene.other(self.owner), f"systemctl stop {daemons}", seconds=60)
         self.restart_sites()
-
-
-def wait_active(host: str, unit: str, *, seconds: float = 30) -> None:
-    """Start a unit that was stopped, and wait for it."""
-    scene.must(host, f"systemctl start {unit}", seconds=seconds)
-    time.sleep(0.1)
