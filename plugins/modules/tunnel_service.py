@@ -77,9 +77,7 @@ EXAMPLES = r"""
     instances: [tun0, tun1]
 
 - name: Ask whether that would restart one
-  spokewright.fleet.tunnel_service:
-    instances: [tun0, tun1]
-    state: looked
+  spokewright.fleet.tunnel_service: {instances: [tun0, tun1], state: looked}
 """
 
 RETURN = r"""
@@ -234,14 +232,8 @@ def main() -> None:
         module.exit_json(changed=False, would_start=starts, would_restart=restarts, would_remove=removed, **said)
     if not module.check_mode:
         try:
-            said["told"] = _apply(
-                steps=steps,
-                removed=removed,
-                run=run,
-                paths=paths,
-                timeout=options["timeout"],
-                per_second=options["per_second"],
-            )
+            pace = {"timeout": options["timeout"], "per_second": options["per_second"]}
+            said["told"] = _apply(steps=steps, removed=removed, run=run, paths=paths, **pace)
         except (UnitError, OSError) as exc:
             module.fail_json(msg=str(exc))
     result = {
