@@ -63,19 +63,16 @@ def test_a_look_that_says_nothing_neither_counts_nor_interrupts() -> None:
 
 
 def test_the_standby_is_the_first_to_say_that_something_is_lost_and_the_last_that_it_is_back() -> None:
-    owner, standby = after("+", owner=True), after("+")
-    order = []
-    for look in "-" * 6 + "+" * 30:
-        was = owner.well, standby.well
-        owner = after(look, owner=True, start=owner)
-        standby = after(look, start=standby)
-        order += [
-            name
-            for name, before, now in (("owner", was[0], owner.well), ("standby", was[1], standby.well))
-            if before != now
-        ]
+    verdicts = {"owner": after("+", owner=True), "standby": after("+")}
+    changes = []
+    for number, look in enumerate("-" * 6 + "+" * 30):
+        for name, before in list(verdicts.items()):
+            verdicts[name] = after(look, owner=name == "owner", start=before)
+            if verdicts[name].well != before.well:
+                changes.append((number, name))
 
-    assert order == ["standby", "owner", "owner", "standby"]
+    assert [name for _number, name in changes] == ["standby", "owner", "owner", "standby"]
+    assert len({number for number, _name in changes}) == 4
 
 
 def test_each_further_fall_takes_twice_as_long_to_be_forgiven() -> None:
