@@ -12,7 +12,7 @@ module: gateway_program
 short_description: Keep a program of ours on a gateway
 description:
   - A directory that holds exactly the given files. Each is replaced atomically, strangers are removed last.
-  - The filter P(spokewright.fleet.gateway_program_files#filter) makes them from one of the collection's modules.
+  - The filter C(spokewright.fleet.gateway_program_files) makes them from one of the collection's modules.
     C(python3 -I DIRECTORY) runs them.
 version_added: 0.1.0
 author: Spokewright maintainers (@spokewright)
