@@ -77,7 +77,9 @@ def subjects(*, config: health_config.Config) -> list[Subject]:
         for instance in config.instances
     ]
     if config.routing:
-        found.append(Subject(name="routing", penalty=config.routing_penalty, any_of=("routing",)))
+        # A restart of FRR takes some seconds too.
+        patience = config.instance_patience
+        found.append(Subject(name="routing", penalty=config.routing_penalty, any_of=("routing",), patience=patience))
     return found
 
 

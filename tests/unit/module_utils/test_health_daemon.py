@@ -185,6 +185,18 @@ def test_the_score_is_a_new_file_only_when_it_changes(gateway: Gateway) -> None:
     assert sorted(path.name for path in gateway.directory.iterdir()) == ["health.json", "health.prom", "score"]
 
 
+def test_frr_counts_only_when_it_stays_silent(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {**gateway.config(), "routing": [[str(gateway.directory / "zebra.vty")]]}
+    monkeypatch.setattr(gateway, "config", lambda: config)
+    daemon = gateway.start()
+    gateway.look(daemon, MISSES + 2)
+    assert (gateway.score, gateway.bad()) == ("0", ["routing"])
+    assert gateway.report["checks"][-1]["detail"] == "no answer from zebra"
+
+    gateway.look(daemon, int(config["instance_patience"] / INTERVAL))
+    assert gateway.score == "-5"
+
+
 def test_metrics_say_the_same(gateway: Gateway) -> None:
     gateway.probe = NOWHERE
     gateway.look(gateway.start(), MISSES + 1)
