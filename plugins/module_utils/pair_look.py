@@ -27,6 +27,9 @@ SERVER = Path("/etc/openvpn/server")
 CONFIGS = {
     "keepalived.conf": "/etc/keepalived/keepalived.conf",
     "keepalived's unit": "/etc/systemd/system/keepalived.service.d/60-spokewright.conf",
+    "health daemon": "/etc/spokewright/health.json",
+    "demotion push": "/etc/spokewright/push.json",
+    "lease fence": "/etc/nftables.d/spokewright-fence.nft",
     "packet filter": "/etc/nftables.d/spokewright.nft",
     "kernel parameters": "/etc/sysctl.d/60-spokewright.conf",
     "site routes": "/etc/spokewright/routing/routes.batch",

@@ -46,7 +46,7 @@ def pair_report(*, fleet: Fleet, pair: Pair) -> dict[str, t.Any]:
 
 
 def _gateway(evidence: GatewayEvidence, *, pair: Pair, answer: Said | None) -> dict[str, t.Any]:
-    role = {pair.owner: "owner", pair.standby: "standby"}.get(evidence.name, "unclear" if answer else "no answer")
+    role = {pair.owner: "owner", pair.standby: "standby"}.get(evidence.name, "unclear") if answer else "no answer"
     found: dict[str, t.Any] = {
         "name": evidence.name,
         "reachable": not evidence.error,

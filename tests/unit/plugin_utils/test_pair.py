@@ -173,7 +173,7 @@ def test_a_gateway_that_cannot_be_asked_forbids_everything(fleet: Fleet) -> None
     pair = judge_pair(fleet=fleet, answers=answers)
 
     assert said(pair.problems, *FORBID_CHANGE) == ["gw2 cannot be asked: gw2: 172.20.0.2:22: connection refused"]
-    assert pair_report(fleet=fleet, pair=pair)["gateways"][1]["role"] == "standby"
+    assert pair_report(fleet=fleet, pair=pair)["gateways"][1]["role"] == "no answer"
 
 
 def test_what_is_bad_at_both_alike_hinders_nothing(fleet: Fleet) -> None:
