@@ -151,6 +151,7 @@ class Stage:
     view: FleetView
     logs: Path
     vrrp_ids: dict[str, int]
+    routing: str
 
     @contextlib.contextmanager
     def trial(self, *, owner: str, name: str) -> Iterator[Trial]:
@@ -176,16 +177,13 @@ class Stage:
                 sys.stdout.write(f"{report}\n")
 
 
-def vrrp_ids() -> dict[str, int]:
-    """Each transport's VRRP id."""
-    return {one.name: one.vrrp_id for one in load_fleet(plan_file=PLAN).plan.transports}
-
-
 @contextlib.contextmanager
 def stage_for_tests(*, root: Path) -> Iterator[Stage]:
     """Use the working fleet that is there, or make one."""
     logs = root / ".cache" / "faults"
     view = ready.make_ready(sites=SITES, logs=logs, at_least=True)
-    yield Stage(view=view, logs=logs, vrrp_ids=vrrp_ids())
+    plan = load_fleet(plan_file=PLAN).plan
+    ids = {one.name: one.vrrp_id for one in plan.transports}
+    yield Stage(view=view, logs=logs, vrrp_ids=ids, routing=str(plan.routing.protocol))
     if os.environ.get("SPOKEWRIGHT_KEEP_LAB") is None:
         forget_fleet()

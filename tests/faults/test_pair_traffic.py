@@ -111,6 +111,24 @@ def test_the_core_sends_to_the_new_owner_at_once(stage: Stage, owner: str) -> No
     trial.assert_sites(within=PUSHED_SECONDS)
 
 
+@case("core-follows-routing")
+@BOTH_ROLES
+@pytest.mark.parametrize("fault", ["planned", "dead"])
+def test_the_core_learns_the_new_owner_by_its_routing_protocol(stage: Stage, owner: str, fault: str) -> None:
+    if stage.routing == "static":
+        pytest.skip("the lab's plan says `routing: {protocol: static}`; set ospf or bgp there and run site.yml")
+    site = min(stage.view.lans)
+    with stage.trial(owner=owner, name=f"core-follows-routing-{fault}") as trial:
+        trial.fault = scene.hand_over(owner) if fault == "planned" else trial.kill(owner)
+        trial.settle()
+        route = scene.must("core1", f"ip -4 route show match {stage.view.lans[site]} proto {stage.routing}")
+
+    inside = topology.gateway(int(trial.standby.removeprefix("gw"))).nic("inside").address
+    assert f"via {inside} " in route or f"via {stage.view.inside_vip} " in route, route or "nothing learned"
+    trial.assert_moved()
+    trial.assert_sites()
+
+
 @case("forged-adverts")
 @BOTH_ROLES
 def test_adverts_of_a_stranger_change_nothing(stage: Stage, owner: str) -> None:
