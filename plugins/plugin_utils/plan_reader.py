@@ -336,7 +336,7 @@ class PlanReader:
         if "deadman_seconds" in entries:
             deadman = self._reader.integer(entries["deadman_seconds"], low=10, high=7200)
         if "advert_seconds" in entries:
-            # The role ha_agent says why: quicker ones flap on a busy host, slower ones make an outage of every failover.
+            # As the role ha_agent: quicker ones flap on a busy host, slower ones make an outage of every failover.
             advert = self._reader.number(entries["advert_seconds"], low=0.05, high=10)
         if gate is None or deadman is None or advert is None:
             return None
