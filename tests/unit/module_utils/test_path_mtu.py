@@ -66,3 +66,6 @@ def test_a_real_path_that_is_too_small(wire: tuple[str, str]) -> None:
     # What the interface itself does not take, and an address nobody has.
     assert carried("192.0.2.2", 9000) == 1404
     assert carried("192.0.2.3", 1400) == 0
+    # In pieces it would pass: an answer must mean that it passed whole.
+    subprocess.run(["ip", "link", "set", interface, "mtu", "1300"], check=True)
+    assert carried("192.0.2.2", 1400) == 1300
