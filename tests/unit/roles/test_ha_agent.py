@@ -31,6 +31,7 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {f"spokewright.fleet.{name}": found for name, found in FilterModule().filters().items()}
     made.filters |= {"comment": lambda text: f"# {text}", "dirname": posixpath.dirname}
+    made.filters["bool"] = lambda value: str(value).lower() == "true"
     return made
 
 
@@ -145,6 +146,8 @@ def test_the_lease_is_keepaliveds_own_to_renew_and_never_fails_the_gateway() -> 
     # Weight 0 would be a fault: two gateways with a broken nftables would leave nobody.
     assert "    weight -50\n" in text
     assert "lease" not in configuration(ha_agent_fence=False)
+    # As a word from the command line.
+    assert "lease" not in configuration(ha_agent_fence="false")
 
 
 def test_routes_of_the_owner_stand_in_the_inside_member_and_are_taken_over_by_reload() -> None:
