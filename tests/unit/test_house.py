@@ -212,6 +212,16 @@ def test_a_scenario_runs_every_step_it_has(role: str) -> None:
     assert {"converge", "idempotence", "verify"} <= set(sequence)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "molecule").glob("*/molecule.yml")), ids=relative)
+def test_no_side_effect_of_a_scenario_is_skipped(path: Path) -> None:
+    """Molecule passes a scenario whose side effects it does not find, and without side_effect.yml it looks for none."""
+    sequence = (load(path) or {}).get("scenario", {}).get("test_sequence", [])
+    steps = [step.split() for step in sequence if step.split()[0] == "side_effect"]
+    wanted = {name for step in steps for name in ("side_effect.yml", *step[1:])}
+
+    assert [name for name in sorted(wanted) if not (path.parent / name).is_file()] == []
+
+
 # --- secrets -------------------------------------------------------------------------------------------------------
 
 NAMES_A_SECRET = re.compile(r"(\bpsk\b|_key_file\b|\.key\b|tls.crypt|private_key|secret|bundle_content)", re.IGNORECASE)
