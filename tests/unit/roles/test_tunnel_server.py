@@ -290,6 +290,14 @@ def test_a_further_site_changes_no_daemon_s_configuration(tmp_path: Path) -> Non
     assert render("instance.conf.j2", tmp_path) == render("instance.conf.j2", tmp_path, tunnel_server_sites=[1, 2])
 
 
+@pytest.mark.parametrize(("size", "lines"), [(1250, []), (576, ["max-packet-size 576"])])
+def test_handshake_packets_are_made_to_fit_only_where_the_transport_is_small(
+    tmp_path: Path, size: int, lines: list[str]
+) -> None:
+    rendered = render("instance.conf.j2", tmp_path, tunnel_server_control_packet=size)
+    assert [line for line in rendered.splitlines() if line.startswith("max-packet-size")] == lines
+
+
 @pytest.mark.parametrize("series", ["2.6", "2.7"])
 def test_the_configuration_of_each_series_is_this_one(series: str) -> None:
     """Only 2.6 can be installed where the tests run, so 2.7's is compared with one that was read line by line."""
