@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,9 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.icmp_echo import
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_a_packet_has_its_size_on_the_wire() -> None:
@@ -31,41 +36,54 @@ def test_the_largest_packet_that_passes_is_found(monkeypatch: pytest.MonkeyPatch
     assert path_mtu.carried(address="192.0.2.1", interface="fr0", size=1500) == expected
 
 
+# Runs in the near namespace: a process of its own, because a thread of ours would leave the others behind.
+ASK = """
+import sys
+from ansible_collections.spokewright.fleet.plugins.module_utils import path_mtu
+for address, size in zip(sys.argv[2::2], map(int, sys.argv[3::2])):
+    print(path_mtu.carried(address=address, interface=sys.argv[1], size=size, seconds=0.1))
+"""
+
+
 @pytest.fixture
-def wire() -> Iterator[tuple[str, str]]:
-    """A link of this machine to a namespace whose end takes 1400 bytes and drops what is larger without a word."""
-    name = f"mtu-{uuid.uuid4().hex[:8]}"
-    near, far = f"{name[:12]}a", f"{name[:12]}b"
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True)
-
-    ip("netns", "add", name)
+def wire() -> Iterator[str]:
+    """Two namespaces and a link; the far end takes 1400 bytes and drops what is larger without a word."""
+    near, far = (f"mtu-{uuid.uuid4().hex[:8]}-{end}" for end in "nf")
+    for name in (near, far):
+        subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        ip("link", "add", near, "mtu", "1500", "type", "veth", "peer", "name", far, "mtu", "1400", "netns", name)
-        ip("address", "add", "192.0.2.1/30", "dev", near)
-        ip("link", "set", near, "up")
-        ip("-n", name, "address", "add", "192.0.2.2/30", "dev", far)
-        ip("-n", name, "link", "set", far, "up")
-        yield near, name
+        for line in (
+            f"link add name near0 mtu 1500 netns {near} type veth peer name far0 mtu 1400 netns {far}",
+            f"-n {near} address add 192.0.2.1/29 dev near0",
+            f"-n {near} link set near0 up",
+            f"-n {far} address add 192.0.2.2/29 dev far0",
+            f"-n {far} link set far0 up",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        yield near
     finally:
-        subprocess.run(["ip", "link", "delete", near], check=False)
-        ip("netns", "delete", name)
+        for name in (near, far):
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def carried(namespace: str, *asked: tuple[str, int]) -> list[int]:
+    words = [str(word) for one in asked for word in one]
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, sys.executable, "-c", ASK, "near0", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "collections")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [int(line) for line in done.stdout.split()]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and raw sockets need root")
-def test_a_real_path_that_is_too_small(wire: tuple[str, str]) -> None:
-    interface, _namespace = wire
+def test_a_real_path_that_is_too_small(wire: str) -> None:
+    there, nobody = "192.0.2.2", "192.0.2.3"
 
-    def carried(address: str, size: int) -> int:
-        return path_mtu.carried(address=address, interface=interface, size=size, seconds=0.1)
-
-    assert carried("192.0.2.2", 1400) == 1400
-    # The kernel lets four bytes more pass, for a VLAN tag.
-    assert carried("192.0.2.2", 1500) == 1404
-    # What the interface itself does not take, and an address nobody has.
-    assert carried("192.0.2.2", 9000) == 1404
-    assert carried("192.0.2.3", 1400) == 0
+    # The kernel lets four bytes more pass, for a VLAN tag. 9000 is what the interface itself does not take.
+    assert carried(wire, (there, 1400), (there, 1500), (there, 9000), (nobody, 1400)) == [1400, 1404, 1404, 0]
     # In pieces it would pass: an answer must mean that it passed whole.
-    subprocess.run(["ip", "link", "set", interface, "mtu", "1300"], check=True)
-    assert carried("192.0.2.2", 1400) == 1300
+    subprocess.run(["ip", "-n", wire, "link", "set", "near0", "mtu", "1300"], check=True)
+    assert carried(wire, (there, 1400)) == [1300]
