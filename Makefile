@@ -10,6 +10,8 @@ SITES ?= 8
 SCENARIO ?=
 PYTEST_ARGS ?=
 CASE ?=
+LONG ?=
+export SPOKEWRIGHT_LONG := $(LONG)
 # PYTHON=python3.12 chooses the interpreter .venv is made with (3.11 to 3.13); unset means python3.
 export PYTHON
 
@@ -42,7 +44,7 @@ unit: ready ## unit tests (PYTEST_ARGS="-k name")
 molecule: ready ## each role on lab hosts: converge, idempotence, verify (SCENARIO=ha_agent for one)
 	@tools/molecule $(SCENARIO)
 
-e2e: ready ## end-to-end tests on the lab (PYTEST_ARGS="-k name")
+e2e: ready ## end-to-end tests on the lab (PYTEST_ARGS="-k name"; LONG=1 adds those that take long)
 	@pytest tests/integration tests/faults $(PYTEST_ARGS)
 
 fault: ready ## break the pair on the lab and judge what it does (CASE=owner-dead; without it: list the cases)

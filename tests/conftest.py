@@ -22,6 +22,17 @@ for name in [name for name in os.environ if name.startswith(("ANSIBLE_", "MOLECU
         del os.environ[name]
 
 
+LONG = "long: runs with `make e2e LONG=1`, as before a release"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A run of everything on two cores takes more than an hour and a half; what every change runs is the rest."""
+    if not os.environ.get("SPOKEWRIGHT_LONG"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason=LONG))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

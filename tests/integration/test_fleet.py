@@ -281,7 +281,7 @@ def test_the_dead_gateway_returns_as_standby_and_nothing_moves() -> None:
 def test_a_dead_site_is_named_and_the_others_are_served() -> None:
     assert lab("kill", "site-0004").status == 0
 
-    run = playbook("site.yml")
+    run = playbook("sites.yml")
 
     assert run.status != 0
     assert run.recap["site-0004"].failed + run.recap["site-0004"].unreachable == 1
@@ -292,7 +292,7 @@ def test_a_dead_site_is_named_and_the_others_are_served() -> None:
     deadline = time.monotonic() + 60
     while status()["summary"]["up"] < SITES and time.monotonic() < deadline:
         time.sleep(1)
-    assert playbook("site.yml").changed == {}
+    assert playbook("sites.yml").changed == {}
 
 
 def test_a_wrong_host_key_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_wrong_host_key_is_refused_with_both_fingerprints(tmp_path: Path) -> N
 
     assert run.status != 0
     assert len(set(re.findall(r"SHA256:[A-Za-z0-9+/]{43}", run.output))) == 2, run.output
-    assert playbook("site.yml").changed == {}
+    assert playbook("sites.yml").changed == {}
 
 
 def test_a_broken_registry_never_becomes_an_empty_fleet() -> None:

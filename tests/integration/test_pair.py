@@ -69,6 +69,7 @@ def test_a_healthy_pair_is_well_and_alike() -> None:
     assert len(report["parity"]) > 10
 
 
+@pytest.mark.long
 def test_a_stranger_with_a_virtual_address_is_found_and_nothing_is_changed() -> None:
     pids = daemon_pids()
     on("site-0001", f"ip address add {VIP}/32 dev fr0")
@@ -89,6 +90,7 @@ def test_a_stranger_with_a_virtual_address_is_found_and_nothing_is_changed() -> 
     until_fit()
 
 
+@pytest.mark.long
 def test_a_change_of_sites_restarts_nothing_and_moves_nothing() -> None:
     before, pids, registry = owner(), daemon_pids(), INVENTORY / "sites.csv"
     text = registry.read_text(encoding="utf-8")
@@ -129,6 +131,7 @@ def test_a_change_that_restarts_daemons_moves_the_addresses_first() -> None:
     assert playbook("gateways.yml", "-e", "tunnel_server_verb=4").changed == {}
 
 
+@pytest.mark.long
 def test_a_standby_that_does_not_reach_inside_forbids_a_change_and_a_move() -> None:
     before, pids = owner(), daemon_pids()
     standby = OTHER[before]
@@ -150,6 +153,7 @@ def test_a_standby_that_does_not_reach_inside_forbids_a_change_and_a_move() -> N
     assert (owner(), daemon_pids()) == (before, pids)
 
 
+@pytest.mark.long
 def test_a_standby_that_a_run_can_mend_is_mended() -> None:
     until_fit()
     before = owner()
@@ -166,6 +170,7 @@ def test_a_standby_that_a_run_can_mend_is_mended() -> None:
     until_fit()
 
 
+@pytest.mark.long
 def test_a_drill_goes_there_and_back_and_keeps_a_report() -> None:
     before = owner()
 
@@ -183,6 +188,7 @@ def test_a_drill_goes_there_and_back_and_keeps_a_report() -> None:
     assert status()["summary"]["up"] == SITES
 
 
+@pytest.mark.long
 def test_a_switchover_to_the_owner_itself_does_nothing() -> None:
     before = owner()
 
