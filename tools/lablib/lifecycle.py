@@ -121,9 +121,11 @@ def _begin(*, sites: int | None, release: str | None, progress: Progress) -> Sta
             raise LabError(
                 f"The lab that is up runs {state.release}, not {release}. Take it down first: tools/lab down"
             )
-        if not Path(state.tree).is_dir():
+        # A `down` that found no lab and then failed leaves a state without a tree; "" would be the current directory.
+        if not state.tree or not Path(state.tree).is_dir():
             raise LabError(
-                f"The hosts' root tree {state.tree} is gone. Start afresh: tools/lab down, then tools/lab up"
+                f"The hosts' root tree {state.tree or '(not known)'} is gone. "
+                "Start afresh: tools/lab down, then tools/lab up"
             )
         return state
     count = topology.DEFAULT_SITES if sites is None else sites
