@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lablib import lifecycle
+from lablib import state as states
 from lablib.errors import LabError
 from lablib.progress import Progress
-from lablib.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,8 @@ def test_hosts_are_never_booted_from_a_tree_that_is_not_there(
 ) -> None:
     """An empty path is the current directory, which is there always."""
     path = str(tmp_path / tree) if tree else ""
-    found = State(boot_id="", release="bookworm", tree=path, sites=8)
-    monkeypatch.setattr(lifecycle.states, "load", lambda: found)
+    found = states.State(boot_id="", release="bookworm", tree=path, sites=8)
+    monkeypatch.setattr(states, "load", lambda: found)
 
     with pytest.raises(LabError) as told:
         lifecycle._begin(sites=8, release=None, progress=Progress())
