@@ -56,7 +56,7 @@ def fail(self, *args, **kwargs):
     raise RuntimeError("failed on purpose")
 
 if how in ("pack", "abort"):
-    tarfile.TarFile.addfile = fail
+    tarfile.TarInfo.tobuf = fail
 if how == "open":
     from ansible.parsing.vault import VaultLib
 
