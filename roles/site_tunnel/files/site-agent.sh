@@ -262,7 +262,8 @@ receive() {
 
 END
   tar --one-top-level="${t##*/}" -xmof - -C "$G" 2>/proc/self/fd/8 && return
-  if [ ! -d "$t" ]; then
+  # One that was killed has not refused anything.
+  if [ $? -lt 128 ] && [ ! -d "$t" ]; then
     mkdir "$t" || fail unwritable "cannot write below $G: $(disk)"
     e=$(tar -xf - -C "$t" 2>&1)
     return
