@@ -33,7 +33,7 @@ demo: ready ## a whole fleet on this machine: boot it, roll it out, show that it
 	@tools/demo --sites $(SITES)
 
 test: ready ## everything below from lint to sanity; prints how long each part took
-	@tools/parts lint,unit,sanity molecule e2e lab-down
+	@tools/parts lint,unit sanity molecule e2e lab-down
 
 lint: venv ## ansible-lint (production), ruff, mypy --strict, yamllint, shellcheck
 	@tools/lint
