@@ -56,7 +56,7 @@ def apply(*, changes: t.Iterable[FileChange], mode: int) -> None:
         if change.after is None:
             change.path.unlink(missing_ok=True)
     for directory in sorted(directories):
-        _sync_directory(directory=directory)
+        sync_directory(directory=directory)
 
 
 def _is_as_desired(*, path: Path, text: str, mode: int) -> bool:
@@ -83,7 +83,8 @@ def _write(*, path: Path, text: str, mode: int) -> None:
         raise
 
 
-def _sync_directory(*, directory: Path) -> None:
+def sync_directory(*, directory: Path) -> None:
+    """Have the names in a directory on disk, too."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

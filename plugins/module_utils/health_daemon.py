@@ -48,6 +48,8 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.health_watch imp
 )
 
 REPORT_SECONDS = 4.0
+# How soon a request to give the addresses away is seen between two turns.
+OBEY_SECONDS = 0.05
 
 
 class Daemon:
@@ -94,10 +96,11 @@ class Daemon:
         with selectors.DefaultSelector() as selector:
             while not self._stopping:
                 self._listen(selector)
-                for key, _events in selector.select(max(0.0, due - time.monotonic())):
+                for key, _events in selector.select(max(0.0, min(due - time.monotonic(), OBEY_SECONDS))):
                     key.data()
                 now = time.monotonic()
                 if now < due:
+                    self._obey(now=now)
                     continue
                 late = now - due > interval
                 self.look(now=now, late=late)
@@ -159,6 +162,13 @@ class Daemon:
         self._hold = hold(before=self._hold, text=text, wall=wall, now=now)
         if text is not None and self._hold is None:
             path.unlink(missing_ok=True)
+
+    def _obey(self, *, now: float) -> None:
+        """A request to give the addresses away is followed at once; all else has time until the next turn."""
+        if self._hold is None and (self._directory / "hold").exists():
+            self._follow_hold(now=now, wall=time.time())
+            if self._hold:
+                self._write_score(value=FAULT)
 
     def _write_score(self, *, value: int) -> None:
         path = Path(self._config.score_file)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import typing as t
 
@@ -151,6 +152,30 @@ def test_a_hold_gives_the_addresses_away_and_is_removed_when_it_is_over(gateway:
     gateway.now += 30
     gateway.look(daemon)
     assert (gateway.score, hold.exists(), gateway.report["hold_until"]) == ("0", False, None)
+
+
+def test_a_hold_is_obeyed_at_once_and_not_at_the_next_turn(tmp_path: Path) -> None:
+    config = Gateway(tmp_path).config() | {"interval": 30.0}
+    daemon = Daemon(config=parse(text=json.dumps(config)), log=lambda _priority, _line: None)
+    thread = threading.Thread(target=daemon.run)
+    thread.start()
+    try:
+        _until((tmp_path / "health.json").exists)
+        (tmp_path / "hold.new").write_text(str(time.time() + 20))
+        (tmp_path / "hold.new").replace(tmp_path / "hold")
+        _until((tmp_path / "score").exists)
+        assert (tmp_path / "score").read_text() == "-254\n"
+    finally:
+        daemon.stop()
+        thread.join()
+
+
+def _until(well: t.Callable[[], bool]) -> None:
+    """Long before the next turn, which is 30 s away."""
+    deadline = time.monotonic() + 10
+    while not well():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_hold_that_says_nothing_is_removed_and_does_nothing(gateway: Gateway) -> None:

@@ -75,12 +75,21 @@ class Host:
         return subprocess.run(shell, shell=True, check=False).returncode  # noqa: S602 - the unit's own line
 
     def current(self) -> bool:
-        task = tasks("firewall.yml")["See whether the loaded rules are those of the file"]
-        argv = [
-            environment().from_string(word).render(__gateway_routing_firewall_record=str(self.record))
-            for word in task["ansible.builtin.command"]["argv"]
-        ]
-        return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+        """What the role finds: `nft list` answers when anything was loaded."""
+        (self.nft.parent / "bin").mkdir(exist_ok=True)
+        listing = self.nft.parent / "bin/nft"
+        listing.write_text(f"#!/bin/sh\nexec cat {self.kernel}\n", encoding="utf-8")
+        listing.chmod(0o755)
+        task = tasks("firewall.yml")["See whether the loaded rules are there, and those of the file"]
+        command = environment().from_string(task["ansible.builtin.shell"]["cmd"])
+        done = subprocess.run(  # noqa: S602 - the task's own line
+            command.render(__gateway_routing_firewall_record=str(self.record)),
+            shell=True,
+            check=False,
+            capture_output=True,
+            env={"PATH": f"{listing.parent}:/usr/bin:/bin"},
+        )
+        return done.returncode == 0
 
 
 LOADERS = [
@@ -114,23 +123,39 @@ def test_rules_that_were_refused_are_not_recorded_as_loaded(tmp_path: Path) -> N
     assert not host.current()
 
 
+def test_rules_that_somebody_took_away_are_missed(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.file.write_text("ours", encoding="utf-8")
+    host.load(*LOADERS[0])
+    assert host.current()
+    host.kernel.unlink()
+    assert not host.current()
+
+
 @pytest.mark.parametrize(
-    ("check", "unit_changed", "file_changed", "recorded", "table"),
-    list(itertools.product([False, True], [False, True], [False, True], [LOADED, OTHER], [LOADED, OTHER])),
+    ("check", "unit_changed", "file_changed", "loaded"),
+    list(itertools.product([False, True], [False, True], [False, True], [LOADED, OTHER])),
 )
 def test_the_filter_is_loaded_when_it_is_not_the_one_on_disk(
-    *, check: bool, unit_changed: bool, file_changed: bool, recorded: dict[str, t.Any], table: dict[str, t.Any]
+    *, check: bool, unit_changed: bool, file_changed: bool, loaded: dict[str, t.Any]
 ) -> None:
-    loads = holds(
-        tasks("firewall.yml")["Load the packet filter in one step"]["when"],
-        ansible_check_mode=check,
-        __gateway_routing_firewall_unit_written={"changed": unit_changed},
-        __gateway_routing_firewall_written={"changed": file_changed},
-        __gateway_routing_firewall_recorded=recorded,
-        __gateway_routing_firewall_loaded=table,
-    )
+    names = role_variables()
+    paths = [names["__gateway_routing_firewall_file"]] * file_changed + ["/the/unit"] * unit_changed
+    known: dict[str, t.Any] = {
+        "ansible_check_mode": check,
+        "omit": "",
+        "__gateway_routing_firewall_unit_file": "/the/unit",
+        "__gateway_routing_firewall_file": names["__gateway_routing_firewall_file"],
+        "__gateway_routing_written": {"paths": paths},
+        "__gateway_routing_firewall_loaded": loaded,
+    }
+    task = tasks("firewall.yml")["Have the packet filter loaded in one step, also at boot"]
     # In check mode on a first run there is no unit yet that could be asked.
-    assert loads == (not (check and unit_changed) and (file_changed or recorded is OTHER or table is OTHER))
+    assert holds(task["when"], **known) == (not (check and unit_changed))
+    expression = task["vars"]["__gateway_routing_firewall_differs"].strip().removeprefix("{{").removesuffix("}}")
+    known["__gateway_routing_firewall_differs"] = environment().compile_expression(expression)(**known)
+    state = environment().from_string(task["ansible.builtin.systemd_service"]["state"]).render(known)
+    assert state == ("reloaded" if file_changed or loaded is OTHER else "")
 
 
 @pytest.mark.parametrize("name", ["firewall.yml", "routes.yml"])

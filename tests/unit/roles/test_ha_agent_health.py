@@ -36,11 +36,10 @@ class Gateway:
             "__ha_agent_health_program": str(directory / "program"),
             "__ha_agent_health_config_file": str(directory / "health.json"),
             "__ha_agent_health_started": str(directory / "started"),
-            "__ha_agent_health_unit": "spokewright-health.service",
+            "__ha_agent_health_unit_file": str(directory / "spokewright-health.service"),
             "__ha_agent_health_config": {"interval": 0.3},
         }
-        digest = constants["__ha_agent_health_digest"].replace("/etc/systemd/system", str(directory))
-        known["__ha_agent_health_digest"] = jinja.from_string(digest).render(known)
+        known["__ha_agent_health_digest"] = jinja.from_string(constants["__ha_agent_health_digest"]).render(known)
         self.unit = jinja.get_template("spokewright-health.service.j2").render(known)
         (directory / "program").mkdir()
         for name in ("program/__main__.py", "program/rules.py", "health.json", "spokewright-health.service"):
