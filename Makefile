@@ -23,7 +23,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test lint unit molecule e2e fault sanity bench lab-down docs lock clean venv system ready
+.PHONY: help demo test lint unit molecule e2e fault failover sanity bench lab-down docs lock clean venv system ready
 
 help: ## list the commands
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -33,7 +33,7 @@ demo: ready ## a whole fleet on this machine: boot it, roll it out, show that it
 	@tools/demo --sites $(SITES)
 
 test: ready ## everything below from lint to sanity; prints how long each part took
-	@tools/parts lint,unit sanity molecule e2e lab-down
+	@tools/parts lint,unit sanity molecule e2e failover lab-down
 
 lint: venv ## ansible-lint (production), ruff, mypy --strict, yamllint, shellcheck
 	@tools/lint
@@ -49,6 +49,9 @@ e2e: ready ## end-to-end tests on the lab (PYTEST_ARGS="-k name"; LONG=1 adds th
 
 fault: ready ## break the pair on the lab and judge what it does (CASE=owner-dead; without it: list the cases)
 	@tools/fault $(CASE)
+
+failover: ready ## each fault of the pair once, timed against targets that are doubled for a busy machine
+	@bench/failover --sites 8 --quick --slack 2
 
 sanity: venv ## ansible-test sanity on the built collection
 	@tools/sanity

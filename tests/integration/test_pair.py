@@ -90,6 +90,26 @@ def test_a_stranger_with_a_virtual_address_is_found_and_nothing_is_changed() -> 
     until_fit()
 
 
+@pytest.mark.parametrize("name", ["gateways.yml", "check.yml"])
+def test_a_virtual_address_that_one_gateway_has_alone_is_refused_before_anything_is_touched(name: str) -> None:
+    pids = daemon_pids()
+    overruling = INVENTORY / "host_vars" / "gw2.yml"
+    overruling.parent.mkdir(exist_ok=True)
+    overruling.write_text("fleet_inside: {vip: 10.200.0.9, network: 10.200.0.0/24, vrrp_id: 10}\n", encoding="utf-8")
+    try:
+        refused = playbook(name)
+    finally:
+        overruling.unlink()
+        overruling.parent.rmdir()
+
+    said = " ".join(refused.output.split())
+    assert refused.status != 0
+    assert "The virtual addresses of gw1 and of gw2 differ: " in said
+    assert "10.200.0.9" in said
+    assert refused.changed == {}
+    assert daemon_pids() == pids
+
+
 @pytest.mark.long
 def test_a_change_of_sites_restarts_nothing_and_moves_nothing() -> None:
     before, pids, registry = owner(), daemon_pids(), INVENTORY / "sites.csv"

@@ -68,6 +68,15 @@ def test_a_killed_daemon_has_no_target_of_its_own() -> None:
     assert found.missed == ()
 
 
+def test_slack_widens_the_targets_and_excuses_nothing_else() -> None:
+    slow = lap(vip=0.35, sites={"a": 3.9})
+    assert judge(row=row("planned"), laps=[slow], slack=2.0).missed == ()
+    assert len(judge(row=row("planned"), laps=[slow]).missed) == 2
+    assert judge(row=row("planned"), laps=[lap(vip=0.41)], slack=2.0).missed == ("VIP 0.41 s, wanted < 0.4",)
+    lost = judge(row=row("planned"), laps=[lap(sites={"a": math.inf})], slack=9.0)
+    assert "a site did not work again" in lost.missed
+
+
 def test_what_never_came_is_more_than_what_was_waited_for() -> None:
     assert seconds_text(math.inf, waited=62.4) == "> 62"
     assert seconds_text(math.inf) == "never"
