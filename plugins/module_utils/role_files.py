@@ -169,7 +169,7 @@ def _refusal(*, path: Path, file: RoleFile, run: Run) -> t.Iterator[str]:
     code, out, err = run(argv)
     if code != 0:
         said = [line.strip() for line in (out + "\n" + err).splitlines() if line.strip()]
-        words = "; ".join(said[-SAID_LINES:]).replace(str(path), str(file.path)) or "without a word"
+        words = "; ".join(said[-SAID_LINES:]).replace(str(path), str(file.path)).rstrip(".") or "without a word"
         yield "%s: refused by %s (exit %d): %s" % (file.path, argv[0], code, words)
 
 
