@@ -11,7 +11,9 @@ SCENARIO ?=
 PYTEST_ARGS ?=
 CASE ?=
 LONG ?=
+RUNS ?=
 export SPOKEWRIGHT_LONG := $(LONG)
+export RUNS
 # PYTHON=python3.12 chooses the interpreter .venv is made with (3.11 to 3.13); unset means python3.
 export PYTHON
 

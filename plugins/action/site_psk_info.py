@@ -40,6 +40,7 @@ class ActionModule(ActionBase):
         try:
             from ansible_collections.spokewright.fleet.plugins.plugin_utils import store_check  # noqa: PLC0415
             from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store  # noqa: PLC0415
+            from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import denied  # noqa: PLC0415
         except ImportError as exc:
             raise AnsibleActionFail(missing_required_lib(exc.name or "cryptography")) from exc
         try:
@@ -47,6 +48,7 @@ class ActionModule(ActionBase):
             store = open_store(fleet.plan)
             sites = [site.id for site in fleet.sites] if args["sites"] is None else list(dict.fromkeys(args["sites"]))
             index = store.index(sites=sites)
+            ended = denied(store.index())
             whole, problems = 0, []
             if args["verify"] and args["sites"] is None:
                 everything = store_check.check_store(store=store)
@@ -63,6 +65,7 @@ class ActionModule(ActionBase):
             changed=False,
             sites=found,
             without_key=without,
+            denied_key_ids=ended,
             key_store=str(fleet.plan.key_store),
             verified=whole,
             problems=problems,

@@ -15,6 +15,7 @@ from ansible.utils.display import Display
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import known_keys
 
 display = Display()
 
@@ -48,6 +49,7 @@ class ActionModule(ActionBase):
                 seconds=args["seconds"],
                 since={site: float(when) for site, when in args["since"].items()},
                 deadman_seconds=args["deadman_seconds"],
+                keys=known_keys(fleet),
                 on_look=lambda done, total: display.display(f"  gate: {done} of {total} sites are up as planned"),
             )
         except FleetError as exc:

@@ -12,6 +12,7 @@ import subprocess
 import time
 import typing as t
 from dataclasses import asdict
+from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.icmp_echo import answering
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import Management, ManagementError
@@ -29,14 +30,28 @@ def look(*, instances: t.Sequence[str], echo: t.Sequence[str] = (), echo_seconds
 
     Returns:
         ``{"time": float, "addresses": [str], "instances": [{"name", "pid", "version", "clients": [...]} or {"name",
-        "error"}], "echoes": [str]}``
+        "error"}], "keys": {SITE: [KEY ID, EPOCH, UNIX TIME]}, "echoes": [str]}``
     """
     return {
         "time": time.time(),
         "addresses": _addresses(),
         "instances": [_instance(name) for name in instances],
+        "keys": presented(),
         "echoes": answering(addresses=echo, seconds=echo_seconds) if echo else [],
     }
+
+
+def presented(directory: Path = Path(SOCKET_DIRECTORY)) -> dict[str, tuple[str, int, float]]:
+    """Which key each site last came with, as the verify script wrote it down, and when."""
+    found: dict[str, tuple[str, int, float]] = {}
+    for path in directory.glob("*.kid"):
+        try:
+            kid, epoch = path.read_text(encoding="ascii").split()
+            found[path.stem] = kid, int(epoch), path.stat().st_mtime
+        except (OSError, ValueError):
+            # It is being written at this moment: the next look has it.
+            continue
+    return found
 
 
 def _addresses() -> list[str]:

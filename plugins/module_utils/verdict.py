@@ -6,29 +6,41 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 UP = "up"
 DOWN = "down"
 WRONG_ADDRESS = "wrong address"
 WRONG_INSTANCE = "wrong instance"
+WRONG_EPOCH = "wrong epoch"
+OLD_EPOCH = "old epoch"
 HANDSHAKING = "handshaking"
 NEVER_SEEN = "never seen"
-VERDICTS = (UP, DOWN, WRONG_ADDRESS, WRONG_INSTANCE, HANDSHAKING, NEVER_SEEN)
+VERDICTS = (UP, DOWN, WRONG_ADDRESS, WRONG_INSTANCE, WRONG_EPOCH, OLD_EPOCH, HANDSHAKING, NEVER_SEEN)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the plan says of one site. ``sources`` are its own addresses on the transports, where they are known."""
+    """What plan and key store say of one site.
+
+    ``keys``: the epoch of each of its keys, by key id; empty where the key store is not at hand, and then no key is
+    judged. ``confirmed``: the newest epoch that the site was proven to work with.
+    """
 
     site: str
     tunnel_address: str
     instance: str
+    keys: t.Mapping[str, int] = field(default_factory=dict)
+    confirmed: int = 0
 
 
 @dataclass(frozen=True)
 class Session:
-    """One tunnel session as a gateway's daemon reported it. ``owner``: that gateway held the VIPs at that moment."""
+    """One tunnel session as a gateway's daemon reported it. ``owner``: that gateway held the VIPs at that moment.
+
+    ``kid``, ``epoch``: the key the site last came with there, and ``presented`` when, Unix seconds of that gateway's
+    clock. Empty where its verify script has noted none since the boot.
+    """
 
     site: str
     gateway: str
@@ -39,6 +51,9 @@ class Session:
     connected_since: int
     bytes_received: int
     bytes_sent: int
+    kid: str = ""
+    epoch: int = 0
+    presented: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,17 @@ def _judge_session(*, expected: Expected, session: Session) -> SiteVerdict:
     if session.tunnel_address != expected.tunnel_address:
         why = "%s has it as %s, the plan says %s" % (where, session.tunnel_address or "-", expected.tunnel_address)
         return SiteVerdict(expected.site, WRONG_ADDRESS, why, session)
+    return _judge_key(expected=expected, session=session, where=where)
+
+
+def _judge_key(*, expected: Expected, session: Session, where: str) -> SiteVerdict:
+    known = expected.keys.get(session.kid)
+    if session.kid and expected.keys and known is None:
+        why = "%s saw it with the key %s, which is none of its own" % (where, session.kid)
+        return SiteVerdict(expected.site, WRONG_EPOCH, why, session)
+    if known is not None and known < expected.confirmed:
+        why = "%s saw it with its key of epoch %d, and it has %d since" % (where, known, expected.confirmed)
+        return SiteVerdict(expected.site, OLD_EPOCH, why, session)
     return SiteVerdict(expected.site, UP, "connected to %s" % where, session)
 
 

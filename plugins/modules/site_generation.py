@@ -42,8 +42,9 @@ options:
   generation:
     description:
       - With O(verb=forget), what to remove. A generation's number or digest, V(epoch N) for those with the key of
-        that epoch, or V(old), as without it, for all that are older than the current one and neither confirmed nor the
-        way back. What is staged and not active yet is newer, and goes only when it is named.
+        that epoch, V(retired) for those with a key older than the one it has confirmed, even if they are the way
+        back, or V(old), as without it, for all that are older than the current one and neither confirmed nor the way
+        back. What is staged and not active yet is newer, and goes only when it is named.
       - With O(verb=revert), the number of the generation to leave. Without it, the one on probation, else the current.
     type: str
     default: ""

@@ -89,6 +89,12 @@ without_key:
   type: list
   elements: str
   sample: []
+denied_key_ids:
+  description: Ids of all keys that are retired, revoked or destroyed, of whichever site. No gateway is to let them in.
+  returned: always
+  type: list
+  elements: str
+  sample: [0123456789abcdef]
 key_store:
   description: Path of the key store.
   returned: always

@@ -57,8 +57,9 @@ class ReceiptError(FleetError):
 class Order:
     """What one site is to do.
 
-    `generation` is for `revert` (a number) and `forget` (a number, a digest, "epoch E" or "old"). With `texts` the
-    answer carries configuration and manifest of what is current, for a difference; a dry run always asks for them.
+    `generation` is for `revert` (a number) and `forget` (a number, a digest, "epoch E", "below E" or "old"). With
+    `texts` the answer carries configuration and manifest of what is current, for a difference; a dry run always asks
+    for them.
     """
 
     target: Target
@@ -327,7 +328,8 @@ def _kept(*, order: Order, shown: dict[str, Any]) -> list[str]:
 
 
 def _needed(*, asked: list[str], shown: dict[str, Any]) -> dict[int, str]:
-    back = {} if [str(shown["previous"])] == asked else {shown["previous"]: "the way back; forget it by its number"}
+    spared = [str(shown["previous"])] == asked or asked[:1] == ["below"]
+    back = {} if spared else {shown["previous"]: "the way back; forget it by its number"}
     used = {shown["pending"]: "on probation", shown["confirmed"]: "the confirmed one", shown["current"]: "current"}
     return {**back, **used}
 
@@ -338,6 +340,8 @@ def _is_asked(*, one: dict[str, Any], asked: list[str], current: int) -> bool:
         return bool(one["generation"] < current)
     if asked[0] == "epoch":
         return [str(one.get("facts", {}).get("epoch"))] == asked[1:]
+    if asked[0] == "below":
+        return int(one.get("facts", {}).get("epoch", asked[1])) < int(asked[1])
     return asked[0] in {str(one["generation"]), one["digest"]}
 
 

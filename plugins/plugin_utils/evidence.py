@@ -90,7 +90,9 @@ def assemble(*, fleet: Fleet, answers: t.Mapping[str, dict[str, t.Any] | str]) -
         instances = []
         for one in answer["instances"]:
             clients = one.get("clients", [])
-            open_, half = _split(name=name, owner=owner, instance=one["name"], clients=clients)
+            open_, half = _split(
+                name=name, owner=owner, instance=one["name"], clients=clients, keys=answer.get("keys", {})
+            )
             sessions += open_
             handshakes += half
             instances.append(
@@ -110,7 +112,12 @@ def assemble(*, fleet: Fleet, answers: t.Mapping[str, dict[str, t.Any] | str]) -
 
 
 def _split(
-    *, name: str, owner: bool, instance: str, clients: t.Sequence[dict[str, t.Any]]
+    *,
+    name: str,
+    owner: bool,
+    instance: str,
+    clients: t.Sequence[dict[str, t.Any]],
+    keys: t.Mapping[str, tuple[str, int, float]],
 ) -> tuple[list[Session], list[Handshake]]:
     sessions = [
         Session(
@@ -123,6 +130,7 @@ def _split(
             connected_since=client["connected_since"],
             bytes_received=client["bytes_received"],
             bytes_sent=client["bytes_sent"],
+            **_key(keys.get(client["common_name"])),
         )
         for client in clients
         if client["common_name"] != UNDEF
@@ -133,3 +141,7 @@ def _split(
         if client["common_name"] == UNDEF
     ]
     return sessions, handshakes
+
+
+def _key(presented: tuple[str, int, float] | None) -> dict[str, t.Any]:
+    return {} if presented is None else dict(zip(("kid", "epoch", "presented"), presented, strict=True))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import UP, SiteVerdict
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import judge_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import Index, judge_fleet
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
@@ -42,6 +42,7 @@ def wait_for_sites(
     seconds: float,
     since: t.Mapping[str, float] | None = None,
     deadman_seconds: float | None = None,
+    keys: Index | None = None,
     look: t.Callable[..., Evidence] = collect,
     pause: float = 1.0,
     on_look: t.Callable[[int, int], None] | None = None,
@@ -54,6 +55,7 @@ def wait_for_sites(
         seconds: how long to wait in all.
         since: for each site, the controller's Unix time of its activation: an older session proves nothing.
         deadman_seconds: what each site waits to be confirmed. The gate ends early enough to confirm them all.
+        keys: the key store's index; with it a site passes with its newest key only.
         look: takes one look; the default asks the real gateways.
         pause: seconds between two looks.
         on_look: told after each look how many have passed, and of how many.
@@ -75,10 +77,14 @@ def wait_for_sites(
         if evidence is None:
             late = f"the gateways' answer did not come within {seconds:.0f} s"
             return {site: passed.get(site, Passed(site, ok=False, message=late)) for site in sites}
-        verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
+        verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={}, keys=keys)
         for site in waiting:
             passed[site] = _judge(
-                verdict=verdicts[site], evidence=evidence, address=address[site], since=activated.get(site)
+                verdict=verdicts[site],
+                evidence=evidence,
+                address=address[site],
+                since=activated.get(site),
+                newest=_newest((keys or {}).get(site, {})),
             )
         done = sum(one.ok for one in passed.values())
         if on_look is not None:
@@ -108,16 +114,28 @@ def _in_time(look: t.Callable[[list[str]], Evidence], echo: list[str], *, second
     return answer
 
 
-def _judge(*, verdict: SiteVerdict, evidence: Evidence, address: str, since: float | None) -> Passed:
-    session = verdict.session
+def _newest(epochs: t.Mapping[int, t.Mapping[str, t.Any]]) -> tuple[int, str]:
+    newest = max(epochs, default=0)
+    return newest, str(epochs[newest]["kid"]) if newest else ""
+
+
+def _judge(
+    *, verdict: SiteVerdict, evidence: Evidence, address: str, since: float | None, newest: tuple[int, str]
+) -> Passed:
+    session, (epoch, kid) = verdict.session, newest
     if verdict.verdict != UP or session is None:
         return Passed(verdict.site, ok=False, message=f"{verdict.verdict}: {verdict.why}")
     if since is not None:
         age = evidence.clock(session.gateway) - session.connected_since
         if age > time.time() - since + _ROUNDING:
             return Passed(verdict.site, ok=False, message=f"{verdict.why}, but by a session older than the activation")
+    # A session that is older than the gateway's verify script may come with a key that nobody noted.
+    if epoch and session.kid != kid and (session.kid or since is not None):
+        seen = f"with its key of epoch {session.epoch}" if session.kid else f"with a key {session.gateway} did not note"
+        return Passed(verdict.site, ok=False, message=f"{verdict.why}, but {seen}, and epoch {epoch} is its newest")
     if address not in evidence.echoes:
         return Passed(
             verdict.site, ok=False, message=f"{verdict.why}, but {address} answers no echo through the tunnel"
         )
-    return Passed(verdict.site, ok=True, message=f"{verdict.why} as {address}, an echo went through the tunnel")
+    key = f" with its key of epoch {epoch}" if epoch and session.kid else ""
+    return Passed(verdict.site, ok=True, message=f"{verdict.why} as {address}{key}, an echo went through the tunnel")

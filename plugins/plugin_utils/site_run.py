@@ -28,6 +28,7 @@ QUICK: Final = Timeouts(command=30, deadline=30)
 NEEDS_BUNDLE: Final = frozenset(("stage", "activate", "confirm"))
 # Results between two entries in the books: what a killed controller has to ask its sites again.
 BATCH: Final = 50
+RETIRED: Final = "retired"
 # Of no use once it is known that the site does not change.
 BULKY: Final = frozenset(("config", "manifest", "tools"))
 
@@ -35,7 +36,8 @@ BULKY: Final = frozenset(("config", "manifest", "tools"))
 class SiteRun:
     """One verb over many sites of a fleet.
 
-    `generation` says what `revert` leaves and `forget` removes, see `Order`. `texts` asks for what `differences`
+    `generation` says what `revert` leaves and `forget` removes, see `Order`; "retired" is what each site has of keys
+    before its confirmed one. `texts` asks for what `differences`
     compares with; a dry run has it anyway.
     """
 
@@ -122,13 +124,19 @@ class SiteRun:
             bundle=bundle,
             deadman_seconds=self.deadman_seconds,
             dry_run=self.dry_run,
-            generation=self.generation,
+            generation=self._generation(site),
             texts=self.texts,
         )
         result = carry_out(order=order, timeouts=self.timeouts)
         if bundle is not None:
             result = dataclasses.replace(result, receipt={**result.receipt, "epoch": bundle.epoch})
         return result if self.verb == "show" else _lean(result)
+
+    def _generation(self, site: str) -> str:
+        if self.generation != RETIRED:
+            return self.generation
+        epochs = self._store.index(sites=[site]).get(site, {})
+        return f"below {max((epoch for epoch, one in epochs.items() if one['state'] == 'confirmed'), default=0)}"
 
     def _without_key(self, *, site: str, why: str, order: Order) -> SiteResult:
         if not self.dry_run:

@@ -12,7 +12,10 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 
 VERBS: Final = ("show", "stage", "activate", "confirm", "revert", "forget")
 _GENERATION: Final = {
-    "forget": (re.compile(r"|old|epoch [1-9]\d*|[1-9]\d*|[0-9a-f]{64}"), "a number, a digest, 'epoch N' or 'old'"),
+    "forget": (
+        re.compile(r"|old|retired|epoch [1-9]\d*|[1-9]\d*|[0-9a-f]{64}"),
+        "a number, a digest, 'epoch N', 'retired' or 'old'",
+    ),
     "revert": (re.compile(r"|[1-9]\d*"), "a number"),
 }
 

@@ -23,6 +23,7 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     judge,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair import holder_problems
 
@@ -65,19 +66,30 @@ def write_sightings(path: Path, sightings: t.Mapping[str, Sighting]) -> None:
     write_atomic(path, text.encode(), mode=0o644)
 
 
-def expected_of(site: Site) -> Expected:
-    """What the plan says of a site, in the verdict's words."""
-    return Expected(site=site.id, tunnel_address=str(site.tunnel_address), instance=site.instance)
+Index = t.Mapping[str, t.Mapping[int, t.Mapping[str, t.Any]]]
 
 
-def judge_fleet(*, fleet: Fleet, evidence: Evidence, sightings: t.Mapping[str, Sighting]) -> dict[str, SiteVerdict]:
-    """One verdict for each site of the plan, in the plan's order."""
+def expected_of(site: Site, epochs: t.Mapping[int, t.Mapping[str, t.Any]]) -> Expected:
+    """What the plan and the key store's index say of a site, in the verdict's words."""
+    return Expected(
+        site=site.id,
+        tunnel_address=str(site.tunnel_address),
+        instance=site.instance,
+        keys={str(entry.get("kid")): epoch for epoch, entry in epochs.items()},
+        confirmed=max((epoch for epoch, entry in epochs.items() if entry["state"] == "confirmed"), default=0),
+    )
+
+
+def judge_fleet(
+    *, fleet: Fleet, evidence: Evidence, sightings: t.Mapping[str, Sighting], keys: Index | None = None
+) -> dict[str, SiteVerdict]:
+    """One verdict for each site of the plan, in the plan's order. Without the key store's index no key is judged."""
     by_site: dict[str, list[Session]] = defaultdict(list)
     for session in evidence.sessions:
         by_site[session.site].append(session)
     return {
         site.id: judge(
-            expected=expected_of(site),
+            expected=expected_of(site, (keys or {}).get(site.id, {})),
             sessions=by_site[site.id],
             handshakes=evidence.handshakes,
             seen_before=site.id in sightings,
@@ -157,6 +169,8 @@ def _site_row(*, site: Site, verdict: SiteVerdict, sighting: Sighting | None) ->
         "real_address": session.real_address if session else None,
         "seen_address": session.tunnel_address if session else None,
         "seen_instance": session.instance if session else None,
+        "epoch": (session.epoch or None) if session else None,
+        "kid": (session.kid or None) if session else None,
         "since": _iso(session.connected_since) if session else None,
         "bytes_received": session.bytes_received if session else None,
         "bytes_sent": session.bytes_sent if session else None,
@@ -168,12 +182,22 @@ def _iso(seconds: int) -> str:
     return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def known_keys(fleet: Fleet) -> Index:
+    """What the key store's index knows. A status must be had without it: whoever looks may not be let in."""
+    try:
+        from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store  # noqa: PLC0415
+
+        return open_store(fleet.plan).index()
+    except (ImportError, OSError, FleetError):
+        return {}
+
+
 def look_at_fleet(*, fleet: Fleet) -> dict[str, t.Any]:
     """Take one look at the real fleet, remember who was seen, and return the report."""
     evidence = collect(fleet=fleet)
     path = sightings_file(fleet)
     before = read_sightings(path)
-    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=before)
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=before, keys=known_keys(fleet))
     after = update_sightings(sightings=before, verdicts=verdicts, now=int(time.time()))
     # A status must be had even where the memory cannot be written (read-only checkout, full disk).
     with contextlib.suppress(OSError):

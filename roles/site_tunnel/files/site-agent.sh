@@ -649,13 +649,20 @@ forget() {
         read -r facts <"$G/$g/facts" || facts=
         case $facts in *"\"epoch\":$2,"* | *"\"epoch\":$2}"*) ;; *) continue ;; esac
         ;;
+      below)
+        # Keys that no gateway lets in: not even a way back.
+        read -r facts <"$G/$g/facts" || facts=
+        e=${facts#*'"epoch":'}
+        e=${e%%[!0-9]*}
+        [ -n "$e" ] && [ "$e" -lt "$2" ] || continue
+        ;;
       *)
         whole "$g"
         [ "$g" = "$num" ] || [ "$h" = "$1" ] || continue
         ;;
     esac
     w=
-    [ "$g" = "$prv" ] && [ "$g" != "$num" ] && w="the way back; forget it by its number"
+    [ "$g" = "$prv" ] && [ "$g" != "$num" ] && [ "$1" != below ] && w="the way back; forget it by its number"
     [ "$g" = "$pen" ] && w="on probation"
     [ "$g" = "$con" ] && w="the confirmed one"
     [ "$g" = "$cur" ] && w="current"

@@ -98,6 +98,8 @@ def test_a_healthy_fleet_is_well(fleet: Fleet) -> None:
         "down": 0,
         "wrong_address": 0,
         "wrong_instance": 0,
+        "wrong_epoch": 0,
+        "old_epoch": 0,
         "handshaking": 0,
         "never_seen": 0,
         "well": True,
@@ -228,6 +230,54 @@ def test_the_gate_does_not_pass_a_session_older_than_the_activation(fleet: Fleet
         "site-0001": (False, "connected to tun0 on gw1, but by a session older than the activation")
     }
     assert _gate(fleet, evidence, since={"site-0001": time.time() - 60})["site-0001"][0] is True
+
+
+KEYS = {
+    "site-0001": {
+        1: {"kid": "a" * 16, "state": "confirmed"},
+        2: {"kid": "b" * 16, "state": "active"},
+    }
+}
+
+
+def with_key(fleet: Fleet, kid: str, epoch: int) -> Evidence:
+    answers = healthy(fleet)
+    gw1 = answers["gw1"]
+    assert isinstance(gw1, dict)
+    gw1["keys"] = {"site-0001": [kid, epoch, 1000.0]}
+    return assemble(fleet=fleet, answers=answers)
+
+
+def test_the_gate_passes_a_site_with_its_newest_key_only(fleet: Fleet) -> None:
+    fresh = {"site-0001": time.time() - 60}
+    where = "connected to tun0 on gw1"
+    assert _gate(fleet, with_key(fleet, "b" * 16, 2), keys=KEYS, since=fresh) == {
+        "site-0001": (True, f"{where} as 10.101.0.16 with its key of epoch 2, an echo went through the tunnel")
+    }
+    assert _gate(fleet, with_key(fleet, "a" * 16, 1), keys=KEYS, since=fresh) == {
+        "site-0001": (False, f"{where}, but with its key of epoch 1, and epoch 2 is its newest")
+    }
+    unnoted = assemble(fleet=fleet, answers=healthy(fleet))
+    assert _gate(fleet, unnoted, keys=KEYS, since=fresh) == {
+        "site-0001": (False, f"{where}, but with a key gw1 did not note, and epoch 2 is its newest")
+    }
+    # A site that nothing was done to may be connected for longer than the verify script notes keys.
+    assert _gate(fleet, unnoted, keys=KEYS)["site-0001"][0] is True
+
+
+def test_status_tells_the_epoch_a_gateway_saw(fleet: Fleet) -> None:
+    def verdict(kid: str, epoch: int, state: str) -> str:
+        keys = {"site-0001": {**KEYS["site-0001"], 2: {"kid": "b" * 16, "state": state}}}
+        evidence = with_key(fleet, kid, epoch)
+        verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={}, keys=keys)
+        row = report(fleet=fleet, evidence=evidence, verdicts=verdicts, sightings={})["sites"][0]
+        assert (row["kid"], row["epoch"]) == (kid, epoch)
+        return str(row["verdict"])
+
+    assert verdict("a" * 16, 1, "active") == "up"
+    assert verdict("b" * 16, 2, "active") == "up"
+    assert verdict("a" * 16, 1, "confirmed") == "old epoch"
+    assert verdict("c" * 16, 3, "confirmed") == "wrong epoch"
 
 
 def test_the_gate_looks_again_until_the_site_is_there(fleet: Fleet) -> None:

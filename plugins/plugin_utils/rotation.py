@@ -1,0 +1,124 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whose key is due, whose rotation is under way, and which old keys can go. Pure.
+
+It follows from what is known of each key, never from what an earlier run had in mind: a rotation that was killed is
+nothing but sites whose newest key is not confirmed yet, or whose former one is not retired yet.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import ENDED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import REASON_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    Epochs = Mapping[int, Mapping[str, Any]]
+
+# A key is due when it is older, without anybody giving a reason.
+DUE_DAYS: Final = 90
+
+Kind = Literal["due", "under way", "done", "no key"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What a rotation has to do with one site, and why. ``epoch``: that of its newest key."""
+
+    site: str
+    epoch: int
+    kind: Kind
+    why: str
+
+
+def reasons_of(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], str]:
+    """Why each key was made, by site and epoch, from the lines of the ledger."""
+    return {
+        (str(line["site"]), int(line["epoch"])): str(line["reason"]) for line in lines if line.get("event") == "issued"
+    }
+
+
+def turns(
+    *,
+    index: Mapping[str, Epochs],
+    reasons: Mapping[tuple[str, int], str],
+    sites: Sequence[str],
+    reason: str,
+    days: int,
+    now: dt.datetime,
+) -> dict[str, Turn]:
+    """Judge each site.
+
+    Args:
+        index: what the key store knows of each site's keys.
+        reasons: why each key was made.
+        sites: ids of the sites that are asked for.
+        reason: why they get new keys. It names the rotation: a key that was made for it is not made twice. Empty: only
+            keys older than `days` are due.
+        days: how old a key may become.
+        now: the time, with its zone.
+    """
+    return {
+        site: _turn(site=site, epochs=index.get(site, {}), reasons=reasons, reason=reason, days=days, now=now)
+        for site in sites
+    }
+
+
+def retirable(epochs: Epochs) -> list[int]:
+    """The epochs that no site is in need of: everything before a newest key that is confirmed."""
+    newest = max(epochs, default=0)
+    if not newest or epochs[newest]["state"] != "confirmed":
+        return []
+    return [epoch for epoch in sorted(epochs) if epoch < newest and epochs[epoch]["state"] not in ENDED]
+
+
+def denied(index: Mapping[str, Epochs]) -> list[str]:
+    """The ids of all keys that no gateway may let in any more."""
+    return sorted(
+        str(entry["kid"])
+        for epochs in index.values()
+        for entry in epochs.values()
+        if entry["state"] in ENDED and entry.get("kid")
+    )
+
+
+def _turn(
+    *,
+    site: str,
+    epochs: Epochs,
+    reasons: Mapping[tuple[str, int], str],
+    reason: str,
+    days: int,
+    now: dt.datetime,
+) -> Turn:
+    newest = max(epochs, default=0)
+    if not newest:
+        return Turn(site=site, epoch=0, kind="no key", why="it has no key yet: site.yml makes its first one")
+    state = str(epochs[newest]["state"])
+    if state in ENDED:
+        return Turn(site=site, epoch=newest, kind="due", why=f"its newest key, of epoch {newest}, is {state}")
+    if state != "confirmed":
+        return Turn(site=site, epoch=newest, kind="under way", why=f"its key of epoch {newest} is {state}")
+    former = retirable(epochs)
+    if former:
+        return Turn(site=site, epoch=newest, kind="under way", why=f"its key of epoch {former[-1]} is not retired yet")
+    age = (now - _issued(epochs[newest])).days
+    if reason:
+        made_for = reasons.get((site, newest), "") == reason[:REASON_MAX]
+        why = f"its key of epoch {newest} was made for {reason!r}" if made_for else f"{reason} (epoch {newest})"
+        return Turn(site=site, epoch=newest, kind="done" if made_for else "due", why=why)
+    kind: Kind = "due" if age >= days else "done"
+    return Turn(site=site, epoch=newest, kind=kind, why=f"its key of epoch {newest} is {age} days old, due at {days}")
+
+
+def _issued(entry: Mapping[str, Any]) -> dt.datetime:
+    text = str(entry.get("times", {}).get("issued", ""))
+    if text:
+        return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+    return dt.datetime.fromtimestamp(int(entry["issued"]), tz=dt.UTC)

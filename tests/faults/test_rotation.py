@@ -1,0 +1,191 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rotation of all keys that goes wrong: killed at any moment, with hosts that lose their power, with sites that fail.
+
+Whatever happens, each site that has power works with a key, and the same command, run again, finishes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.labtools import (
+    PLAN,
+    PLAYBOOK,
+    ROOT,
+    Run,
+    fleet,
+    forget_fleet,
+    lab,
+    newest_keys,
+    on,
+    playbook,
+    status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# In `make e2e` a few; `make fault CASE=rotation-killed RUNS=30` for the whole of it.
+RUNS = int(os.environ.get("RUNS") or 3)
+SITES = int(os.environ.get("SPOKEWRIGHT_ROTATION_SITES") or (20 if RUNS > 3 else 8))
+EVERY = max(1, RUNS // 5)
+SEED = int(os.environ.get("SEED") or time.time())
+ALL = [f"site-{number:04}" for number in range(1, SITES + 1)]
+CANARY = "site-0001"
+# The gate gives up soon, and a site goes back soon after that.
+HASTY = ("-e", '{"fleet_policies": {"gate_seconds": 12, "deadman_seconds": 45, "advert_seconds": 0.1}}')
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
+    pytest.mark.timeout(600 + 180 * RUNS),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running_fleet() -> Iterator[None]:
+    """A fleet that is up and as planned; one that is there already will do."""
+    up = lab("up", "--sites", str(SITES))
+    assert up.status == 0, up.output
+    if fleet("status").status != 0:
+        built = playbook("site.yml")
+        assert built.status == 0, built.output[-5000:]
+    yield
+    if os.environ.get("SPOKEWRIGHT_KEEP_LAB") is None:
+        forget_fleet()
+
+
+def rotate(reason: str, *more: str) -> Run:
+    return playbook("rotate_keys.yml", "-e", f"reason='{reason}'", *more)
+
+
+def up() -> set[str]:
+    return {site["id"] for site in status()["sites"] if site["verdict"] == "up"}
+
+
+def wait_up(sites: set[str], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not sites <= (found := up()) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert sites <= found, (
+        f"without a tunnel after {seconds:.0f} s, and without the controller: {sorted(sites - found)}"
+    )
+
+
+def wait_pair(*, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while (found := fleet("pair")).status != 0 and time.monotonic() < deadline:
+        time.sleep(2)
+    assert found.status == 0, found.output
+
+
+def epochs() -> dict[str, int]:
+    """The epoch that the owner saw each site with."""
+    return {site["id"]: site["epoch"] for site in status()["sites"]}
+
+
+def rotated(before: dict[str, int]) -> None:
+    """Every site works with the next key, and the books say so."""
+    want = {site: epoch + 1 for site, epoch in before.items()}
+    assert newest_keys() == {site: (epoch, "confirmed") for site, epoch in want.items()}
+    assert epochs() == want
+    assert fleet("status").status == 0
+    checked = fleet("ledger", "verify")
+    assert checked.status == 0, checked.output
+
+
+@pytest.mark.case("rotation-killed", short=("",))
+def test_a_rotation_that_is_killed_at_any_moment_is_finished_by_the_same_command() -> None:
+    chance = random.Random(SEED)  # noqa: S311 - moments, no keys
+    wait_pair()
+    before = epochs()
+    began = time.monotonic()
+    whole = rotate(f"undisturbed {SEED}")
+    length = time.monotonic() - began
+    assert whole.status == 0, whole.output[-3000:]
+    rotated(before)
+    for number in range(1, RUNS + 1):
+        before = epochs()
+        reason = f"killed {SEED} {number}"
+        victim = chance.choice(["gw1", "gw2", *ALL]) if number % EVERY == 0 else ""
+        moment = chance.uniform(0.3, length)
+        print(f"run {number}: killed after {moment:.1f} s of {length:.1f}, without power: {victim or 'nobody'}")
+        process = subprocess.Popen(
+            [str(PLAYBOOK), "-i", str(PLAN), "playbooks/rotate_keys.yml", "-e", f"reason='{reason}'"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if victim:
+            assert lab("kill", victim).status == 0
+        wait_up(set(ALL) - {victim}, seconds=60)
+        if victim:
+            assert lab("boot", victim).status == 0
+            wait_up(set(ALL), seconds=60)
+            wait_pair()
+        again = rotate(reason)
+        assert again.status == 0, again.output[-3000:]
+        rotated(before)
+    idle = rotate(reason)
+    assert (idle.status, idle.changed) == (0, {})
+
+
+@pytest.mark.case("rotation-canary", short=("",))
+def test_a_canary_that_does_not_come_back_stops_the_rotation_and_goes_back_by_itself() -> None:
+    wait_pair()
+    before = epochs()
+    reason = f"canary {SEED}"
+    # What it sends to the gateways from now on is lost, which nobody sees before the activation begins anew.
+    block = "nft add table inet t && nft add chain inet t o '{ type filter hook output priority 0; }' && "
+    on(CANARY, f"{block} nft add rule inet t o ip protocol udp ip saddr 198.19.0.0/16 ct state new drop")
+    try:
+        stopped = rotate(reason, *HASTY)
+    finally:
+        on(CANARY, "nft delete table inet t")
+    assert stopped.status != 0
+    assert "too many sites of group canary did not pass" in " ".join(stopped.output.split())
+    found = newest_keys()
+    assert {site for site, (_epoch, state) in found.items() if state == "staged"} == set(ALL) - {CANARY}
+    assert {site: epoch for site, epoch in epochs().items() if site != CANARY} == {
+        site: epoch for site, epoch in before.items() if site != CANARY
+    }
+    wait_up(set(ALL), seconds=90)
+
+    again = rotate(reason)
+    assert again.status == 0, again.output[-3000:]
+    rotated(before)
+
+
+@pytest.mark.case("rotation-unreachable", short=("",))
+def test_a_site_that_cannot_be_reached_is_left_for_the_next_run_and_holds_up_nobody() -> None:
+    wait_pair()
+    before = epochs()
+    reason = f"unreachable {SEED}"
+    off = ALL[-1]
+    assert lab("kill", off).status == 0
+    try:
+        without = rotate(reason)
+    finally:
+        assert lab("boot", off).status == 0
+    assert without.status != 0
+    assert {site for site, line in without.recap.items() if line.failed} == {off}
+    wait_up(set(ALL), seconds=60)
+    assert epochs() == {site: epoch + (site != off) for site, epoch in before.items()}
+
+    again = rotate(reason)
+    assert again.status == 0, again.output[-3000:]
+    assert set(again.changed) == {off}
+    rotated(before)
