@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,8 @@ def test_a_rotation_that_is_killed_at_any_moment_is_finished_by_the_same_command
         reason = f"killed {SEED} {number}"
         victim = chance.choice(["gw1", "gw2", *ALL]) if number % EVERY == 0 else ""
         moment = chance.uniform(0.3, length)
-        print(f"run {number}: killed after {moment:.1f} s of {length:.1f}, without power: {victim or 'nobody'}")
+        told = f"run {number}: killed after {moment:.1f} s of {length:.1f}, without power: {victim or 'nobody'}\n"
+        sys.stdout.write(told)
         process = subprocess.Popen(
             [str(PLAYBOOK), "-i", str(PLAN), "playbooks/rotate_keys.yml", "-e", f"reason='{reason}'"],
             cwd=ROOT,

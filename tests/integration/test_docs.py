@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the README, the tutorial, the daily work and the pair, run in the order of a reader."""
+"""Every command of the README, the rotation, the tutorial, the daily work and the pair, in the order of a reader."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def follow(*documents: str) -> set[str]:
     return seen
 
 
-def test_the_readme() -> None:
-    assert "make demo" in follow("README.md")
+def test_the_readme_and_a_rotation_of_the_keys() -> None:
+    assert "make demo" in follow("README.md", "docs/rotate-keys.md")
 
 
 @pytest.mark.long

@@ -91,7 +91,7 @@ def test_a_key_is_retired_only_behind_a_confirmed_one(plan: str) -> None:
 def test_a_site_that_is_not_named_keeps_its_old_key(plan: str) -> None:
     rotate(plan, reason="lost")
     see(plan, 2, "confirmed", SITES)
-    assert rotate(plan, state="retired", sites=PAIR)["retired"] == dict.fromkeys(PAIR, [1])
+    assert rotate(plan, state="retired", sites=PAIR)["retired"] == {site: [1] for site in PAIR}
 
 
 def test_no_answer_holds_a_key(plan: str) -> None:

@@ -123,6 +123,9 @@ STAGED = shown(generations=THREE["generations"], current=2, confirmed=2)
         ("forget", THREE, {"generation": "2"}, "would forget generation 2"),
         ("forget", THREE, {"generation": "1" * 64}, "would forget generation 1"),
         ("forget", THREE, {"generation": "9"}, ""),
+        # Not even the way back is spared: no gateway lets its key in any more.
+        ("forget", THREE, {"generation": "below 2"}, "would forget generation 2, 1"),
+        ("forget", THREE, {"generation": "below 1"}, ""),
     ],
 )
 def test_a_dry_run_only_looks_and_says_what_would_be(

@@ -175,6 +175,14 @@ def test_thousands_of_receipts_stay_small(tmp_path: Path, monkeypatch: pytest.Mo
     s.SiteRun(fleet=fleet, verb="forget", deadman_seconds=9, dry_run=False, store=store, generation="old").one(name)
     assert (orders[-1].bundle, orders[-1].generation) == (None, "old")
 
+    # "retired" means what lies before the key that this site has confirmed.
+    retired = s.SiteRun(fleet=fleet, verb="forget", deadman_seconds=9, dry_run=False, store=store, generation="retired")
+    for confirmed, words in ((None, "below 0"), (1, "below 1")):
+        if confirmed:
+            store.mark(seen=[Seen(site=name, epoch=confirmed, state="confirmed")])
+        retired.one(name)
+        assert orders[-1].generation == words
+
 
 def test_a_site_whose_key_was_never_made_says_so_and_nothing_is_sent(tmp_path: Path) -> None:
     fleet = load_fleet(plan_file=write_fleet(tmp_path))

@@ -822,6 +822,19 @@ def test_forget_takes_what_is_old_and_leaves_what_is_needed(site: Site) -> None:
     assert (gone["changed"], gone["forgotten"], gone["reverted"]) == (True, [3], 0)
 
 
+def test_forget_below_takes_every_older_key_also_the_way_back_and_never_what_is_needed(site: Site) -> None:
+    settle(site, ONE)
+    settle(site, TWO)
+    settle(site, THREE)
+    assert site.run("forget", "below", "1")["forgotten"] == []
+    gone = site.run("forget", "below", "2")
+    assert (gone["ok"], gone["forgotten"], gone["previous"]) == (True, [1, 2], 0)
+    assert generations(site) == ["3"]
+    refused = site.run("forget", "below", "3")
+    assert (refused["reason"], refused["changed"]) == ("in-use", False)
+    assert generations(site) == ["3"]
+
+
 def test_what_waits_for_its_activation_is_not_old(site: Site) -> None:
     site.stage(ONE)
     assert site.run("forget", "old")["forgotten"] == []
