@@ -89,6 +89,8 @@ def _issue(*, fleet: Fleet, store: KeyStore, args: dict[str, t.Any], dry: bool) 
         "changed": bool(due),
         **groups,
         "to_do": groups["due"] + groups["under_way"],
+        # In check mode a due site has no new key yet that could be asked after.
+        "to_bring": ([] if dry else groups["due"]) + groups["under_way"],
         "sites": {site: _brief(turn, dry=dry) for site, turn in turns.items()},
         "msg": f"keys of {len(turns)} sites: {counts or 'none'}",
         "diff": _difference(before=index, after=store.index(sites=due), due=due),

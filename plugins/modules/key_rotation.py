@@ -109,6 +109,12 @@ to_do:
   type: list
   elements: str
   sample: [site-0001]
+to_bring:
+  description: Those of RV(to_do) whose new key is made. In check mode only RV(under_way).
+  returned: O(state=issued)
+  type: list
+  elements: str
+  sample: [site-0001]
 sites:
   description: Each site's newest epoch, its turn and why.
   returned: O(state=issued)
