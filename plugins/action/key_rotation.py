@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import typing as t
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
@@ -81,8 +81,7 @@ def _issue(*, fleet: Fleet, store: KeyStore, args: dict[str, t.Any], dry: bool) 
     due = [site for site, turn in turns.items() if turn.kind == "due"]
     if due:
         wish = Wish(sites=tuple(due), regenerate=True, reason=reason or f"older than {days} days")
-        # A worker process ends with its task; the run that the lock belongs to is its parent.
-        grant(wish=wish, fleet=fleet, store=store, dry_run=dry, owner=os.getppid())
+        grant(wish=wish, fleet=fleet, store=store, dry_run=dry, owner=own_run())
     groups = {name: [site for site, turn in turns.items() if turn.kind == kind] for kind, name in KINDS.items()}
     counts = ", ".join(f"{len(sites)} {name.replace('_', ' ')}" for name, sites in groups.items() if sites)
     return {
@@ -104,7 +103,7 @@ def _retire(*, fleet: Fleet, store: KeyStore, args: dict[str, t.Any], dry: bool)
     index = store.index(sites=args["sites"])
     old = {site: epochs for site in args["sites"] if (epochs := rotation.retirable(index.get(site, {})))}
     if old and not dry:
-        with store.operation(f"retire keys of {len(old)} sites", owner=os.getppid()):
+        with store.operation(f"retire keys of {len(old)} sites", owner=own_run()):
             store.mark(
                 seen=[Seen(site=site, epoch=epoch, state="retired") for site, epochs in old.items() for epoch in epochs]
             )

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.counts import check_counts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_verbs import VERBS, check_generation
 
 
@@ -57,8 +57,7 @@ class ActionModule(ActionBase):
                     f"{site}: not in the registry of {fleet.plan.file}. Run this task in a play for sites only."
                 )
             store = key_store.open_store(fleet.plan)
-            # A worker process ends with its task; the run that the lock belongs to is its parent.
-            owner = os.getppid()
+            owner = own_run()
             run = site_run.SiteRun(
                 fleet=fleet,
                 verb=args["verb"],

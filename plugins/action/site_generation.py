@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import typing as t
 from pathlib import Path
@@ -18,6 +17,7 @@ from ansible.utils.display import Display
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.counts import check_counts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import (
     Circumstances,
     ReportError,
@@ -78,8 +78,7 @@ class ActionModule(ActionBase):
                 deadman_seconds=args["deadman_seconds"] or fleet.plan.policies.deadman_seconds,
                 dry_run=dry,
                 store=store,
-                # A worker process ends with its task; the run that the lock belongs to is its parent.
-                owner=os.getppid(),
+                owner=own_run(),
                 texts=self._task.diff,
             )
             results = run.carry_out(sites=wanted, workers=args["workers"], on_progress=_Reporter(verb=args["verb"]))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_wish import Wish, grant
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_wish import Granted
@@ -63,8 +63,7 @@ class ActionModule(ActionBase):
                 fleet=fleet,
                 store=open_store(fleet.plan),
                 dry_run=dry,
-                # A worker process ends with its task; the run that the lock belongs to is its parent.
-                owner=os.getppid(),
+                owner=own_run(),
             )
         except FleetError as exc:
             raise AnsibleActionFail(str(exc)) from None

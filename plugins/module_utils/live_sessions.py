@@ -20,6 +20,9 @@ if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.module_utils.site_config import SiteEntry
 
 
+ENDED = "its key has ended"
+
+
 @dataclass(frozen=True)
 class StaleSession:
     """A session to be started anew, and why."""
@@ -29,8 +32,12 @@ class StaleSession:
     why: str
 
 
-def stale_sessions(*, lines: t.Sequence[str], entries: t.Sequence[SiteEntry]) -> tuple[StaleSession, ...]:
+def stale_sessions(
+    *, lines: t.Sequence[str], entries: t.Sequence[SiteEntry], ended: t.Collection[str] = ()
+) -> tuple[StaleSession, ...]:
     """Compare one daemon's answer to ``status 3`` with the entries of that instance.
+
+    ``ended``: sites that came with a key that no gateway lets in any more.
 
     Clients whose handshake still runs, or that have no address yet, read their ccd file only now: they are left alone.
     """
@@ -40,7 +47,8 @@ def stale_sessions(*, lines: t.Sequence[str], entries: t.Sequence[SiteEntry]) ->
     for client in parse_status(lines=lines).clients:
         if client.common_name in {"", UNDEF} or not client.virtual_address:
             continue
-        why = _why_stale(
+        why = ENDED if client.common_name in ended else ""
+        why = why or _why_stale(
             entry=wanted.get(client.common_name),
             address=client.virtual_address,
             lans=routes.get(client.common_name, frozenset()),

@@ -56,6 +56,11 @@ options:
         type: list
         elements: str
         required: true
+  ended_keys:
+    description: Ids of keys that are retired or revoked. A session that came with one of them is ended in any case.
+    type: list
+    elements: str
+    default: []
   per_second:
     description: How many sessions to end per second and instance, so that a large change is no handshake storm.
     type: int
@@ -108,6 +113,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.spokewright.fleet.plugins.module_utils.gateway_look import presented
 from ansible_collections.spokewright.fleet.plugins.module_utils.live_sessions import stale_sessions
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import Management, ManagementError
 from ansible_collections.spokewright.fleet.plugins.module_utils.site_config import (
@@ -131,6 +137,8 @@ ARGUMENT_SPEC = {
             "lans": {"type": "list", "elements": "str", "required": True},
         },
     },
+    # A key id names a key and is no secret.
+    "ended_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "per_second": {"type": "int", "default": 20},
     "timeout": {"type": "float", "default": 5},
 }
@@ -140,12 +148,13 @@ def _reconnect(
     *,
     socket: Path,
     entries: list[SiteEntry],
+    ended: set[str],
     timeout: float,
     per_second: int,
     dry: bool,
 ) -> list[dict[str, str]]:
     with Management(str(socket), timeout) as daemon:
-        stale = stale_sessions(lines=daemon.command("status 3"), entries=entries)
+        stale = stale_sessions(lines=daemon.command("status 3"), entries=entries, ended=ended)
         for number, session in enumerate(stale):
             if dry:
                 continue
@@ -170,6 +179,8 @@ def main() -> None:
         entries = read_sites(sites=options["sites"], instances=options["instances"], network=options["network"])
     except (SiteConfigError, ValueError) as exc:
         module.fail_json(msg=f"The sites cannot be served as planned, no session was touched:\n{exc}")
+    noted = presented(Path(options["socket_directory"]))
+    ended = {site for site, (kid, _epoch, _when) in noted.items() if kid in options["ended_keys"]}
     reconnected: list[dict[str, str]] = []
     unanswered: list[str] = []
     for instance in options["instances"]:
@@ -177,6 +188,7 @@ def main() -> None:
             reconnected += _reconnect(
                 socket=Path(options["socket_directory"]) / (f"{instance}.sock"),
                 entries=[entry for entry in entries if entry.instance == instance],
+                ended=ended,
                 timeout=options["timeout"],
                 per_second=options["per_second"],
                 dry=module.check_mode,

@@ -29,7 +29,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Ev
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
@@ -85,13 +85,13 @@ class KeyMaker:
         self.storage.write(CA_CERT, made.certificate)
         self.log([ca_event(made.certificate)])
 
-    def crl(self, *, reason: str = "") -> None:
-        """The revocation list, with what the one before it revoked."""
+    def crl(self, *, revoked: Iterable[int] = (), reason: str = "") -> None:
+        """The revocation list, with what the one before it revoked and with these serial numbers."""
         ca = self.reader.ca_identity()
         if self.storage.has(CRL):
-            made = certificates.renew_crl(ca=ca, crl=self.storage.read(CRL), now=self.now)
+            made = certificates.renew_crl(ca=ca, crl=self.storage.read(CRL), now=self.now, revoked=revoked)
         else:
-            made = certificates.make_crl(ca=ca, revoked=(), now=self.now)
+            made = certificates.make_crl(ca=ca, revoked=revoked, now=self.now)
         self.storage.write(CRL, made)
         self.log([Event(event="crl-made", reason=reason)])
 
@@ -212,3 +212,19 @@ def state_event(*, site: str, epoch: int, state: str, entry: Mapping[str, Any], 
         fingerprint=str(entry.get("psk_fingerprint", "")),
         reason=reason,
     )
+
+
+def serials(known: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[int]:
+    """The serial numbers of all certificates of these sites, those of destroyed keys among them."""
+    entries = [entry for epochs in known.values() for entry in epochs.values()]
+    return [int(str(entry["certificate_serial"]), 16) for entry in entries if entry.get("certificate_serial")]
+
+
+def revocations(known: Mapping[str, Mapping[int, Mapping[str, Any]]], *, reason: str) -> list[Event]:
+    """The ledger's lines for the end of all keys of these sites that are not revoked yet."""
+    return [
+        state_event(site=site, epoch=epoch, state="revoked", entry=entry, reason=reason)
+        for site, epochs in known.items()
+        for epoch, entry in sorted(epochs.items())
+        if entry["state"] != "revoked"
+    ]

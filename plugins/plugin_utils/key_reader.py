@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,13 @@ class KeyReader:
                 except tls_crypt_v2.TlsCryptV2Error as exc:
                     raise KeyStoreError(f"{self.storage.root / SERVER_KEY}: {exc} Restore it from the backup.") from exc
             return self._server
+
+    def crl_is_old(self) -> bool:
+        """Whether the revocation list is to be renewed."""
+        try:
+            return certificates.crl_is_due(crl=self.storage.read(CRL), now=dt.datetime.now(tz=dt.UTC))
+        except certificates.CertificateError as exc:
+            raise KeyStoreError(f"{self.storage.root / CRL}: {exc} Restore it from the backup.") from exc
 
     def epochs(self, site: str) -> list[int]:
         """The epochs of a site that are there, oldest first."""

@@ -96,6 +96,12 @@ class Seen:
     state: str
     back: bool = False
 
+    def is_news(self, state: str) -> bool:
+        """Whether it says more of a key than that it is in that state."""
+        if state in {self.state, "destroyed"}:
+            return False
+        return self.back or STATES.index(self.state) > STATES.index(state)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ensured:

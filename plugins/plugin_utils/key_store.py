@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex, misfits
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_losses import Losses
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import KeyMaker, state_event
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import (
+    KeyMaker,
+    revocations,
+    serials,
+    state_event,
+)
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import (
     IN_USE,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.operation import Operation
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Plan
 
@@ -145,6 +149,21 @@ class KeyStore:
                 with self._work.intend([REMOVE + _file(site, epoch)], reason=reason):
                     self._recovery().finish_removal(site=site, epoch=epoch, reason=reason)
                 return True
+
+    def revoke(self, *, sites: Sequence[str], reason: str, dry_run: bool = False) -> dict[str, list[int]]:
+        """Put every key the sites ever had on the revocation list, and end it; which epochs that were."""
+        with told(self.storage, doing="read" if dry_run else "written"):
+            self.storage.check()
+            known = self.index(sites=sites)
+            lines = revocations(known, reason=reason)
+            if lines and not dry_run:
+                with (
+                    self.operation("revoke keys"),
+                    self._work.intend([CRL, *(f"index/{site}.json" for site in known)], reason=reason),
+                ):
+                    self._maker().crl(revoked=serials(known), reason=reason)
+                    self._recovery().apply(self._log(lines), known=known)
+            return {site: [one.epoch for one in lines if one.site == site] for site in {one.site for one in lines}}
 
     # --- reading
 
@@ -245,7 +264,7 @@ class KeyStore:
             entry = known.get(one.site, {}).get(one.epoch)
             if entry is not None:
                 state = states.get((one.site, one.epoch), entry["state"])
-                if _is_news(state, one):
+                if one.is_news(state):
                     news.append((one, {**entry, "state": state}))
                     states[one.site, one.epoch] = one.state
         return news
@@ -265,7 +284,7 @@ class KeyStore:
         has = self.storage.has
         missing = Ensured(
             made_ca=not has(CA_CERT),
-            made_crl=not has(CRL) or self._crl_is_old(),
+            made_crl=not has(CRL) or self.reader.crl_is_old(),
             made_server_key=not has(SERVER_KEY),
             made_gateways=tuple(name for name in gateways if not has(f"gateways/{name}.vault")),
             made_sites=tuple(site for site in sites if not self.reader.epochs(site)),
@@ -349,12 +368,6 @@ class KeyStore:
         if self.storage.has(CA_KEY):
             self.storage.open(CA_KEY)
 
-    def _crl_is_old(self) -> bool:
-        try:
-            return certificates.crl_is_due(crl=self.storage.read(CRL), now=dt.datetime.now(tz=dt.UTC))
-        except certificates.CertificateError as exc:
-            raise KeyStoreError(f"{self.path / CRL}: {exc} Restore it from the backup.") from exc
-
     def _unentered(self, *, gateways: Sequence[str], sites: Sequence[str]) -> bool:
         return bool(self._unknown(sites) or self._unpublished(gateways))
 
@@ -379,11 +392,3 @@ class KeyStore:
 
 def _file(site: str, epoch: int) -> str:
     return f"sites/{site}/{epoch}.vault"
-
-
-def _is_news(state: str, seen: Seen) -> bool:
-    if state in {seen.state, "destroyed"}:
-        return False
-    if seen.back:
-        return True
-    return STATES.index(seen.state) > STATES.index(state)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # How many sites a message names.
 NAMED: Final = 5
+CAME_BACK: Final = "its keys were revoked, and it is in the registry"
 
 
 class WishError(FleetError):
@@ -95,6 +96,10 @@ def _present(
     due = _due(wish=wish, newest=newest)
     key_type = fleet.plan.tunnels.key_type
     made = store.regenerate(sites=due, key_type=key_type, reason=wish.reason, dry_run=dry_run) if due else {}
+    # A site that was revoked and has a line again is meant to come back, with a key that nobody has seen.
+    back = [site for site, epoch in newest.items() if site not in made and _is_revoked(before.get(site, {}), epoch)]
+    if back:
+        made |= store.regenerate(sites=back, key_type=key_type, reason=wish.reason or CAME_BACK, dry_run=dry_run)
     ensured = store.ensure(
         fleet=fleet.plan.name,
         key_type=key_type,
@@ -103,6 +108,10 @@ def _present(
         dry_run=dry_run,
     )
     return Granted(ensured=ensured, made={**dict.fromkeys(ensured.made_sites, 1), **made}, before=before)
+
+
+def _is_revoked(epochs: Mapping[int, Mapping[str, Any]], newest: int) -> bool:
+    return bool(newest) and epochs.get(newest, {}).get("state") == "revoked"
 
 
 def _absent(*, wish: Wish, store: KeyStore, sites: Sequence[str], dry_run: bool) -> dict[str, int]:

@@ -98,23 +98,28 @@ def _turn(
     now: dt.datetime,
 ) -> Turn:
     newest = max(epochs, default=0)
+
+    def turn(kind: Kind, why: str) -> Turn:
+        return Turn(site=site, epoch=newest, kind=kind, why=why)
+
     if not newest:
-        return Turn(site=site, epoch=0, kind="no key", why="it has no key yet: site.yml makes its first one")
-    state = str(epochs[newest]["state"])
+        return turn("no key", "it has no key yet: site.yml makes its first one")
+    state, former = str(epochs[newest]["state"]), retirable(epochs)
+    made_for = reasons.get((site, newest), "") == reason[:REASON_MAX]
+    found = turn("done", f"its key of epoch {newest} was made for {reason!r}")
     if state in ENDED:
-        return Turn(site=site, epoch=newest, kind="due", why=f"its newest key, of epoch {newest}, is {state}")
-    if state != "confirmed":
-        return Turn(site=site, epoch=newest, kind="under way", why=f"its key of epoch {newest} is {state}")
-    former = retirable(epochs)
-    if former:
-        return Turn(site=site, epoch=newest, kind="under way", why=f"its key of epoch {former[-1]} is not retired yet")
-    age = (now - _issued(epochs[newest])).days
-    if reason:
-        made_for = reasons.get((site, newest), "") == reason[:REASON_MAX]
-        why = f"its key of epoch {newest} was made for {reason!r}" if made_for else f"{reason} (epoch {newest})"
-        return Turn(site=site, epoch=newest, kind="done" if made_for else "due", why=why)
-    kind: Kind = "due" if age >= days else "done"
-    return Turn(site=site, epoch=newest, kind=kind, why=f"its key of epoch {newest} is {age} days old, due at {days}")
+        found = turn("due", f"its newest key, of epoch {newest}, is {state}")
+    # A key that never left the key store is as good as a new one, whatever it was made for.
+    elif reason and not made_for and state != "issued":
+        found = turn("due", f"{reason} (epoch {newest})")
+    elif state != "confirmed":
+        found = turn("under way", f"its key of epoch {newest} is {state}")
+    elif former:
+        found = turn("under way", f"its key of epoch {former[-1]} is not retired yet")
+    elif not reason:
+        age = (now - _issued(epochs[newest])).days
+        found = turn("due" if age >= days else "done", f"its key of epoch {newest} is {age} days old, due at {days}")
+    return found
 
 
 def _issued(entry: Mapping[str, Any]) -> dt.datetime:

@@ -14,6 +14,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.delivery import Order, carry_out, settled
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import WORKERS, Progress, SiteResult, fan_out
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import NoKeyError, Seen, open_store
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import is_over
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Timeouts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.targets import at_once, site_target
 
@@ -109,6 +110,9 @@ class SiteRun:
 
     def one(self, site: str) -> SiteResult:
         """Carry the verb out on one site."""
+        if is_over(self._owner):
+            # Killed: the next run does the rest, and waits for us until then.
+            return SiteResult(site=site, ok=False, reason="run-ended", message="the run that asked for it has ended")
         found = self._sites[site]
         self.began[site] = time.time()
         target = site_target(plan=self.fleet.plan, site=found)

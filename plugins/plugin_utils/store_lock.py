@@ -10,6 +10,7 @@ import fcntl
 import getpass
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -73,15 +74,23 @@ def who() -> str:
 
 
 @contextlib.contextmanager
-def locked(*, directory: Path, holder: str) -> Iterator[None]:
-    """Hold the lock of a directory.
+def locked(*, directory: Path, holder: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock of a directory; `patience` is how many seconds to wait for whoever has it.
 
     Raises:
         KeyStoreLockedError: somebody has it; the text says who.
     """
     handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + patience
     try:
-        _take(handle, fcntl.LOCK_EX, directory=directory)
+        while True:
+            try:
+                _take(handle, fcntl.LOCK_EX, directory=directory)
+                break
+            except KeyStoreLockedError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{holder}\n".encode(), 0)
         yield

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.operation import Operation
 
+# One site of a fan-out, at its slowest.
+ORPHAN_SECONDS = 60.0
+
 
 class StoreWork:
     """Holds the lock and the record while something is changed."""
@@ -53,8 +56,11 @@ class StoreWork:
                 self.storage.check()
                 self.storage.make("")
                 self.storage.refuse_foreign()
-                begun, _before = operation.begin(directory=root, what=what, owner=owner)
-                stack.enter_context(locked(directory=root, holder=begun.holder))
+                begun, before = operation.begin(directory=root, what=what, owner=owner)
+                # A step of a run that was killed still ends what it has in hand, and begins nothing more.
+                orphan = before is not None and before.held and not before.owner.lives
+                patience = ORPHAN_SECONDS if orphan else 0.0
+                stack.enter_context(locked(directory=root, holder=begun.holder, patience=patience))
                 # The store may have been given another key since this process read its own.
                 self.storage.key.forget()
                 # Who held the lock until now has said what it left.

@@ -29,6 +29,14 @@ def entries() -> tuple[SiteEntry, ...]:
 
 
 @pytest.mark.parametrize("real", ["198.51.100.7:5000", "udp4:198.51.100.7:5000"])
+def test_a_session_whose_key_has_ended_is_ended_however_well_it_fits(real: str) -> None:
+    lines = [CLIENTS, client("a", "10.101.0.16", 4, real), ROUTES, route("a", "10.202.1.0/24")]
+    (session,) = stale_sessions(lines=lines, entries=entries(), ended={"a"})
+    assert (session.client_id, session.why) == (4, "its key has ended")
+    assert stale_sessions(lines=lines, entries=entries(), ended={"b"}) == ()
+
+
+@pytest.mark.parametrize("real", ["198.51.100.7:5000", "udp4:198.51.100.7:5000"])
 def test_a_session_as_planned_is_left_alone(real: str) -> None:
     lines = [
         CLIENTS,

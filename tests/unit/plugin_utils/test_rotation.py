@@ -51,15 +51,27 @@ def turn(*keys: dict[str, Any], reason: str = "", made_for: str = "", days: int 
         ),
         # What a run that was killed leaves, at each of its steps.
         *(
-            ([key(1, "confirmed"), key(2, state)], {"reason": "again"}, "under way", f"its key of epoch 2 is {state}")
+            (
+                [key(1, "confirmed"), key(2, state)],
+                {"reason": "again", "made_for": "again"},
+                "under way",
+                f"its key of epoch 2 is {state}",
+            )
             for state in ("issued", "accepted", "staged", "active")
         ),
         (
             [key(1, "confirmed"), key(2, "confirmed")],
-            {"reason": "again"},
+            {"reason": "again", "made_for": "again"},
             "under way",
             "its key of epoch 1 is not retired yet",
         ),
+        # Another reason wants another key, unless the newest one never left the key store.
+        *(
+            ([key(1, "confirmed"), key(2, state)], {"reason": "other", "made_for": "again"}, "due", "other (epoch 2)")
+            for state in ("accepted", "staged", "active", "confirmed")
+        ),
+        ([key(1, "confirmed"), key(2, "issued")], {"reason": "other"}, "under way", "its key of epoch 2 is issued"),
+        ([key(1, "confirmed"), key(2, "confirmed")], {}, "under way", "its key of epoch 1 is not retired yet"),
         ([key(1, "confirmed", days=400), key(2, "issued")], {}, "under way", "its key of epoch 2 is issued"),
         ([key(1, "revoked")], {}, "due", "its newest key, of epoch 1, is revoked"),
     ],

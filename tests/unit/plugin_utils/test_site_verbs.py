@@ -30,7 +30,11 @@ def test_what_a_site_understands(verb: str, generation: str) -> None:
 @pytest.mark.parametrize(
     ("verb", "generation", "message"),
     [
-        ("forget", "all", r"^generation is 'all'\. With forget it is a number, a digest, 'epoch N' or 'old'\.$"),
+        (
+            "forget",
+            "all",
+            r"^generation is 'all'\. With forget it is a number, a digest, 'epoch N', 'retired' or 'old'\.$",
+        ),
         ("forget", "epoch", "'epoch N'"),
         ("forget", "1; reboot", "generation is '1; reboot'"),
         ("forget", "0", "generation is '0'"),

@@ -355,3 +355,28 @@ def test_what_was_cut_off_is_finished_though_the_clock_was_set_back_meanwhile(
 
 def broken(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_step_of_a_killed_run_is_waited_for_and_nobody_else(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def orphan() -> None:
+        with store_lock.locked(directory=tmp_path, holder="somebody"):
+            done.wait(20)
+
+    thread = threading.Thread(target=orphan)
+    thread.start()
+    try:
+        while not (tmp_path / "lock").exists() or not (tmp_path / "lock").read_text():
+            time.sleep(0.01)
+        with (
+            pytest.raises(KeyStoreLockedError, match="is in use by somebody"),
+            store_lock.locked(directory=tmp_path, holder="me"),
+        ):
+            pass
+        threading.Timer(0.5, done.set).start()
+        with store_lock.locked(directory=tmp_path, holder="me", patience=20):
+            assert done.is_set()
+    finally:
+        done.set()
+        thread.join()
