@@ -9,7 +9,9 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import ENDED
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CRL
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import DUE_DAYS, MOST_DAYS, issued_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,23 +37,29 @@ def key_report(
 
     `gone` are sites that left the registry and have keys, shown or not.
     """
+    now = now or dt.datetime.now(tz=dt.UTC)
     group_of = {site.id: site.group for site in fleet.sites}
     index = store.index(sites=sites)
     rows = [
-        _row(site=site, group=group_of.get(site, ""), entry=entry)
+        _row(site=site, group=group_of.get(site, ""), entry=entry, now=now)
         for site in sites
         for entry in _epochs(index.get(site, {}), all_epochs=all_epochs)
     ]
     days = crl_days_left(store=store, now=now)
     without = [row["site"] for row in rows if row["state"] == NO_KEY]
+    newest = {site: epochs[max(epochs)] for site, epochs in index.items() if site in group_of}
+    live = {site: _age(entry, now=now) for site, entry in newest.items() if entry["state"] not in ENDED}
+    overdue = [site for site, age in live.items() if age >= MOST_DAYS]
     return {
         "fleet": fleet.plan.name,
         "store": str(store.path),
         "crl_days_left": days,
         "keys": rows,
         "without_key": without,
+        "due": [site for site, age in live.items() if age >= DUE_DAYS],
+        "overdue": overdue,
         "not_in_registry": list(gone),
-        "well": not without and days is not None and days >= CRL_WATCH_DAYS,
+        "well": not without and not overdue and days is not None and days >= CRL_WATCH_DAYS,
     }
 
 
@@ -75,7 +83,7 @@ def _epochs(epochs: Mapping[int, Mapping[str, Any]], *, all_epochs: bool) -> lis
     return found if all_epochs else found[-1:]
 
 
-def _row(*, site: str, group: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _row(*, site: str, group: str, entry: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:
     state = str(entry.get("state", NO_KEY))
     times = entry.get("times", {})
     return {
@@ -86,6 +94,11 @@ def _row(*, site: str, group: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "psk_fingerprint": str(entry.get("psk_fingerprint", "")),
         "state": state,
         "issued": str(times.get("issued", "")),
+        "age_days": _age(entry, now=now) if entry else None,
         "since": str(times.get(state, "")),
         "certificate_expires": str(entry.get("certificate_expires", "")),
     }
+
+
+def _age(entry: Mapping[str, Any], *, now: dt.datetime) -> int:
+    return (now - issued_at(entry)).days

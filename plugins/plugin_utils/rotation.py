@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A key is due when it is older, without anybody giving a reason.
 DUE_DAYS: Final = 90
+# None is to become older than that.
+MOST_DAYS: Final = 365
 
 Kind = Literal["due", "under way", "done", "no key"]
 
@@ -117,12 +119,13 @@ def _turn(
     elif former:
         found = turn("under way", f"its key of epoch {former[-1]} is not retired yet")
     elif not reason:
-        age = (now - _issued(epochs[newest])).days
+        age = (now - issued_at(epochs[newest])).days
         found = turn("due" if age >= days else "done", f"its key of epoch {newest} is {age} days old, due at {days}")
     return found
 
 
-def _issued(entry: Mapping[str, Any]) -> dt.datetime:
+def issued_at(entry: Mapping[str, Any]) -> dt.datetime:
+    """When a key was made."""
     text = str(entry.get("times", {}).get("issued", ""))
     if text:
         return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)

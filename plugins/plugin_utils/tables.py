@@ -119,6 +119,7 @@ def keys_table(report: t.Mapping[str, t.Any]) -> str:
             one["state"],
             one["issued"] or "-",
             one["since"] or "-",
+            "-" if one["age_days"] is None else f"{one['age_days']} d",
         ]
         for one in report["keys"]
     ]
@@ -126,8 +127,14 @@ def keys_table(report: t.Mapping[str, t.Any]) -> str:
     crl = "no revocation list yet" if days is None else f"the revocation list lives for {days} more days"
     without = len(report["without_key"])
     said = f"{len(rows)} keys" if not without else f"{len(rows) - without} keys, {without} sites have none yet"
-    head = ["SITE", "GROUP", "EPOCH", "KEY ID", "FINGERPRINT", "STATE", "ISSUED", "SINCE"]
-    return f"{table(head=head, rows=rows)}\n\n{said}; {crl}{_gone(report)}"
+    head = ["SITE", "GROUP", "EPOCH", "KEY ID", "FINGERPRINT", "STATE", "ISSUED", "SINCE", "AGE"]
+    return f"{table(head=head, rows=rows)}\n\n{said}; {crl}{_due(report)}{_gone(report)}"
+
+
+def _due(report: t.Mapping[str, t.Any]) -> str:
+    """Keys that have become old."""
+    parts = [f"{len(report[name])} {name}" for name in ("due", "overdue") if report[name]]
+    return f"\n{', '.join(parts)}: run playbooks/rotate_keys.yml" if parts else ""
 
 
 def _gone(report: t.Mapping[str, t.Any]) -> str:

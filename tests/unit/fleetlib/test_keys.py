@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import io
 import json
 import os
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_view import key_report
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import keys_table
 from fleetlib import keys
 from fleetlib.cli import main
 from unit.plugin_utils.fleet_files import SITES, write_fleet
@@ -55,7 +59,7 @@ def test_keys_shows_the_newest_epoch_of_each_site(
     assert main(["keys", "-i", plan, "site-0001", "site-0002"]) == 0
     lines = capsys.readouterr().out.splitlines()
     key = store.site_key(site="site-0002")
-    assert lines[0].split() == ["SITE", "GROUP", "EPOCH", "KEY", "ID", "FINGERPRINT", "STATE", "ISSUED", "SINCE"]
+    assert lines[0].split() == ["SITE", "GROUP", "EPOCH", "KEY", "ID", "FINGERPRINT", "STATE", "ISSUED", "SINCE", "AGE"]
     assert lines[2].split()[:6] == ["site-0002", "north", "2", key.kid, key.public()["psk_fingerprint"][:19], "issued"]
     assert len(lines) == 5
     assert lines[-1].startswith("2 keys; the revocation list lives for 36")
@@ -67,6 +71,22 @@ def test_keys_shows_older_epochs_when_asked(plan: str, store: KeyStore, capsys: 
     report = json.loads(capsys.readouterr().out)
     assert [one["epoch"] for one in report["keys"]] == [1, 2]
     assert report["keys"][0]["issued"] == report["keys"][0]["since"] != ""
+
+
+def test_keys_that_became_old_are_told_and_very_old_ones_are_not_well(plan: str, store: KeyStore) -> None:
+    def after(days: int) -> dict[str, Any]:
+        fleet = load_fleet(plan_file=Path(plan))
+        now = dt.datetime.now(tz=dt.UTC) + dt.timedelta(days=days)
+        return key_report(fleet=fleet, store=store, sites=["site-0001"], all_epochs=False, now=now)
+
+    young, old, very_old = after(89), after(90), after(365)
+    assert (young["due"], young["overdue"], young["well"]) == ([], [], True)
+    assert (old["due"], old["overdue"], old["well"]) == (["site-0001"], [], True)
+    assert (very_old["due"], very_old["overdue"], very_old["well"]) == (["site-0001"], ["site-0001"], False)
+    assert old["keys"][0]["age_days"] == 90
+    assert "90 d\n" in keys_table(old)
+    assert "\n1 due: run playbooks/rotate_keys.yml" in keys_table(old)
+    assert "\n1 due, 1 overdue: run playbooks/rotate_keys.yml" in keys_table(very_old)
 
 
 def test_keys_of_a_group_with_a_site_that_has_none(
