@@ -16,6 +16,9 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 
+if t.TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.revocation import Revocation
+
 
 class ActionModule(ActionBase):
     """Entry point of spokewright.fleet.key_revocation."""
@@ -57,7 +60,7 @@ class ActionModule(ActionBase):
             revoked=done.revoked,
             made=done.made,
             denied_key_ids=done.denied,
-            msg=_say(done.revoked, done.made, dry=dry),
+            msg=_say(done, dry=dry),
         )
         if self._task.diff and done.revoked:
             before = "".join(f"{line}\n" for line in done.lines)
@@ -65,14 +68,17 @@ class ActionModule(ActionBase):
         return result
 
 
-def _say(revoked: dict[str, list[int]], made: dict[str, int], *, dry: bool) -> str:
-    if not revoked and not made:
-        return "every key of these sites is revoked already"
-    would = "would be " if dry else ""
+def _say(done: Revocation, *, dry: bool) -> str:
+    would = "would be" if dry else "was"
     said = [
-        f"{site}: epoch {', '.join(map(str, epochs))} {would or 'was '}revoked"
-        + (f", epoch {made[site]} {would or 'was '}made" if site in made else "")
-        for site, epochs in revoked.items()
+        f"{site}: epoch {', '.join(map(str, epochs))} {would} revoked"
+        + (f", epoch {done.made[site]} {would} made" if site in done.made else "")
+        for site, epochs in done.revoked.items()
     ]
-    said += [f"{site}: epoch {epoch} {would or 'was '}made" for site, epoch in made.items() if site not in revoked]
-    return "; ".join(said)
+    said += [f"{site}: epoch {epoch} {would} made" for site, epoch in done.made.items() if site not in done.revoked]
+    said += [
+        f"{site}: its key of epoch {epoch} was made for this reason before, and is let in. To revoke that one as well, "
+        "give another reason"
+        for site, epoch in done.skipped.items()
+    ]
+    return "; ".join(said) or "every key of these sites is revoked already"

@@ -9,6 +9,7 @@ ones. What takes its place does so by rename, whole and on disk.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -110,7 +111,9 @@ def install(*, changes: t.Sequence[Difference], run: Run) -> None:
         for path in staged:
             path.unlink(missing_ok=True)
         for directory in reversed(made):
-            directory.rmdir()
+            # Somebody, perhaps a program that tried a file, has put something there.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
     for directory in sorted({change.wanted.path.parent for change in changes}):
         sync_directory(directory=directory)
 

@@ -161,7 +161,8 @@ class Directories:
 
     def __init__(self, wanted: t.Iterable[dict[str, t.Any]]) -> None:
         self.wanted = {Path(one["path"]): Rights(int(one["mode"], 8)) for one in wanted}
-        self.found = {path: found_rights(path=path) for path in self.wanted}
+        # A link to a directory is the host's own arrangement.
+        self.found = {path: found_rights(path=path.resolve()) for path in self.wanted}
         self.files: list[FileChange] = []
         for one in wanted:
             if one["files"] is not None:
@@ -196,13 +197,14 @@ def main() -> None:
         return int(code), str(out), str(err)
 
     try:
-        directories = Directories(module.params["directories"])
-        changes = differences(files=_role_files(module.params["files"]))
+        wanted, directories = _role_files(module.params["files"]), Directories(module.params["directories"])
+    except ValueError as exc:
+        module.fail_json(msg=f"mode: {exc}: write it as octal digits, like '0644'. Nothing was changed.")
+    try:
+        changes = differences(files=wanted)
         if not module.check_mode:
             install(changes=changes, run=run)
             directories.make()
-    except ValueError as exc:
-        module.fail_json(msg=f"mode: {exc}: write it as octal digits, like '0644'. Nothing was changed.")
     except RoleFilesError as exc:
         module.fail_json(msg=f"{exc}.")
     except OSError as exc:

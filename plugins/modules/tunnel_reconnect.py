@@ -61,6 +61,12 @@ options:
     type: list
     elements: str
     default: []
+  only:
+    description:
+      - Ids of sites whose keys were revoked. No session but theirs is looked at.
+      - One of theirs is ended as well when the gateway has not noted which key it came with.
+    type: list
+    elements: str
   per_second:
     description: How many sessions to end per second and instance, so that a large change is no handshake storm.
     type: int
@@ -139,6 +145,7 @@ ARGUMENT_SPEC = {
     },
     # A key id names a key and is no secret.
     "ended_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+    "only": {"type": "list", "elements": "str"},
     "per_second": {"type": "int", "default": 20},
     "timeout": {"type": "float", "default": 5},
 }
@@ -149,12 +156,14 @@ def _reconnect(
     socket: Path,
     entries: list[SiteEntry],
     ended: set[str],
+    only: list[str] | None,
     timeout: float,
     per_second: int,
     dry: bool,
 ) -> list[dict[str, str]]:
     with Management(str(socket), timeout) as daemon:
         stale = stale_sessions(lines=daemon.command("status 3"), entries=entries, ended=ended)
+        stale = tuple(session for session in stale if only is None or session.site in only)
         for number, session in enumerate(stale):
             if dry:
                 continue
@@ -181,6 +190,8 @@ def main() -> None:
         module.fail_json(msg=f"The sites cannot be served as planned, no session was touched:\n{exc}")
     noted = presented(Path(options["socket_directory"]))
     ended = {site for site, (kid, _epoch, _when) in noted.items() if kid in options["ended_keys"]}
+    only = options["only"]
+    ended |= set(only or ()) - set(noted)
     reconnected: list[dict[str, str]] = []
     unanswered: list[str] = []
     for instance in options["instances"]:
@@ -189,6 +200,7 @@ def main() -> None:
                 socket=Path(options["socket_directory"]) / (f"{instance}.sock"),
                 entries=[entry for entry in entries if entry.instance == instance],
                 ended=ended,
+                only=only,
                 timeout=options["timeout"],
                 per_second=options["per_second"],
                 dry=module.check_mode,

@@ -131,7 +131,11 @@ def _judge(
             return Passed(verdict.site, ok=False, message=f"{verdict.why}, but by a session older than the activation")
     # A session that is older than the gateway's verify script may come with a key that nobody noted.
     if epoch and session.kid != kid and (session.kid or since is not None):
-        seen = f"with its key of epoch {session.epoch}" if session.kid else f"with a key {session.gateway} did not note"
+        seen = (
+            f"with its key of epoch {session.epoch}"
+            if session.kid
+            else f"with a key {session.gateway} did not note (is it built by an older version? run gateways.yml first)"
+        )
         return Passed(verdict.site, ok=False, message=f"{verdict.why}, but {seen}, and epoch {epoch} is its newest")
     if address not in evidence.echoes:
         return Passed(

@@ -98,7 +98,7 @@ class Seen:
 
     def is_news(self, state: str) -> bool:
         """Whether it says more of a key than that it is in that state."""
-        if state in {self.state, "destroyed"}:
+        if state in {self.state, "revoked", "destroyed"}:
             return False
         return self.back or STATES.index(self.state) > STATES.index(state)
 

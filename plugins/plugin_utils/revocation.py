@@ -26,12 +26,17 @@ class RevocationError(FleetError):
 
 @dataclass(frozen=True, kw_only=True)
 class Revocation:
-    """What was revoked and made, by site. ``denied``: ids of all keys no gateway may let in. ``lines``: for people."""
+    """What was revoked and made, by site.
+
+    ``denied``: ids of all keys no gateway may let in. ``lines``: for people. ``skipped``: sites whose newest key was
+    made for the same reason before, with its epoch; that key is let in.
+    """
 
     revoked: dict[str, list[int]] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     denied: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def revoke(
@@ -67,6 +72,7 @@ def revoke(
         revoked=revoked,
         made=made,
         denied=sorted({*denied(index), *would}),
+        skipped={site: max(epochs) for site, epochs in before.items() if site not in due},
         lines=[
             f"{site} epoch {epoch} {before[site][epoch]['kid']} {before[site][epoch]['psk_fingerprint']}"
             for site, epochs in revoked.items()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.operation import Operation
 
-# One site of a fan-out, at its slowest.
-ORPHAN_SECONDS = 60.0
+# One site of a fan-out at its slowest (120 s), and what the fan-out gives it beyond that (30 s).
+ORPHAN_SECONDS = 160.0
 
 
 class StoreWork:

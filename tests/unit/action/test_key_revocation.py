@@ -83,6 +83,12 @@ def test_every_key_ends_with_its_certificate_also_one_that_is_destroyed(plan: st
     assert (again["changed"], again["msg"]) == (False, "every key of these sites is revoked already")
 
 
+def test_nothing_that_is_seen_later_brings_a_revoked_key_back(plan: str) -> None:
+    revoke(plan, GONE)
+    store_of(plan).mark(seen=[Seen(site=GONE, epoch=2, state="confirmed", back=True)])
+    assert states(plan, GONE) == {1: "revoked", 2: "revoked"}
+
+
 def test_a_site_that_comes_back_gets_another_key(plan: str) -> None:
     revoke(plan, GONE)
     set_line(Path(plan), there=True)
@@ -101,6 +107,7 @@ def test_a_site_that_stays_gets_its_new_key_in_the_same_step_and_only_once(plan:
             store_of(plan).mark(seen=[Seen(site=STAYS, epoch=2, state=state)])
         again = revoke(plan, STAYS, reissue=True)
         assert (again["changed"], states(plan, STAYS)) == (False, {1: "revoked", 2: state})
+        assert again["msg"].startswith("site-0003: its key of epoch 2 was made for this reason before, and is let in.")
     another = revoke(plan, STAYS, reissue=True, reason="leaked once more")
     assert (another["revoked"], another["made"]) == ({STAYS: [2]}, {STAYS: 3})
 
