@@ -129,7 +129,7 @@ def test_the_core_learns_the_new_owner_by_its_routing_protocol(stage: Stage, own
         trial.settle()
         inside = topology.gateway(int(trial.standby.removeprefix("gw"))).nic("inside").address
         wanted = (f"via {inside} ", f"via {stage.view.inside_vip} ")
-        # A gateway that has just booted is told its own old announcements first, and OSPF makes it wait before new ones.
+        # One that has just booted is told its own old announcements first, and OSPF makes it wait before new ones.
         deadline = time.monotonic() + ANNOUNCED_SECONDS
         while not any(one in (route := core_route(stage, site)) for one in wanted) and time.monotonic() < deadline:
             time.sleep(0.2)
