@@ -111,21 +111,15 @@ def _retire(*, fleet: Fleet, store: KeyStore, args: dict[str, t.Any], dry: bool)
     return {
         "changed": bool(old),
         "retired": old,
-        "denied_key_ids": _denied(rotation=rotation, store=store, old=old if dry else {}),
+        "denied_key_ids": rotation.denied(store.index(), ending=old),
         "msg": f"{'would retire' if dry else 'retired'} {number} keys of {len(old)} sites of {fleet.plan.name}",
         "diff": {
             "before_header": "keys in use",
             "after_header": "keys in use",
-            "before": "".join(f"{_line(site, index[site][epoch])}\n" for site in old for epoch in old[site]),
+            "before": "".join(f"{rotation.named(site, index[site][epoch])}\n" for site in old for epoch in old[site]),
             "after": "",
         },
     }
-
-
-def _denied(*, rotation: t.Any, store: KeyStore, old: dict[str, list[int]]) -> list[str]:
-    index = store.index()
-    would = [str(index[site][epoch]["kid"]) for site, epochs in old.items() for epoch in epochs]
-    return sorted({*rotation.denied(index), *would})
 
 
 def _brief(turn: Turn, *, dry: bool) -> dict[str, t.Any]:
@@ -135,10 +129,6 @@ def _brief(turn: Turn, *, dry: bool) -> dict[str, t.Any]:
     return {"ok": True, "changed": turn.kind == "due", "epoch": turn.epoch, "turn": turn.kind, "message": message}
 
 
-def _line(site: str, entry: t.Mapping[str, t.Any]) -> str:
-    return f"{site} epoch {entry['epoch']} {entry['kid']} {entry['psk_fingerprint']} {entry['state']}"
-
-
 def _difference(
     *,
     before: t.Mapping[str, t.Mapping[int, t.Mapping[str, t.Any]]],
@@ -146,9 +136,10 @@ def _difference(
     due: t.Sequence[str],
 ) -> dict[str, str]:
     """Each due site's keys by fingerprint; in check mode the new one has none yet."""
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import named  # noqa: PLC0415
 
     def lines(index: t.Mapping[str, t.Mapping[int, t.Mapping[str, t.Any]]]) -> list[str]:
-        return [_line(site, index[site][max(index[site])]) for site in due if site in index]
+        return [named(site, index[site][max(index[site])]) for site in due if site in index]
 
     would = [f"{site} epoch {max(before[site]) + 1} (to be made)" for site in due if before[site] == after.get(site)]
     return {

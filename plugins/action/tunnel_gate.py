@@ -9,13 +9,13 @@ import typing as t
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.basic import missing_required_lib
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import known_keys
 
 display = Display()
 
@@ -42,6 +42,10 @@ class ActionModule(ActionBase):
             result.update(changed=False, sites={}, msg=f"would wait for {len(args['sites'])} sites")
             return result
         try:
+            from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store  # noqa: PLC0415
+        except ImportError as exc:
+            raise AnsibleActionFail(missing_required_lib(exc.name or "cryptography")) from exc
+        try:
             fleet = load_fleet(plan_file=Path(args["plan"]))
             passed = wait_for_sites(
                 fleet=fleet,
@@ -49,7 +53,7 @@ class ActionModule(ActionBase):
                 seconds=args["seconds"],
                 since={site: float(when) for site, when in args["since"].items()},
                 deadman_seconds=args["deadman_seconds"],
-                keys=known_keys(fleet),
+                keys=open_store(fleet.plan).index(sites=args["sites"]),
                 on_look=lambda done, total: display.display(f"  gate: {done} of {total} sites are up as planned"),
             )
         except FleetError as exc:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import REASON_MAX
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import denied, reasons_of
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import denied, named, reasons_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,17 +67,12 @@ def revoke(
             key_type = fleet.plan.tunnels.key_type
             made = store.regenerate(sites=due, key_type=key_type, reason=reason, dry_run=dry_run)
         index = store.index()
-    would = [str(before[site][epoch]["kid"]) for site, epochs in revoked.items() for epoch in epochs]
     return Revocation(
         revoked=revoked,
         made=made,
-        denied=sorted({*denied(index), *would}),
+        denied=denied(index, ending=revoked),
         skipped={site: max(epochs) for site, epochs in before.items() if site not in due},
-        lines=[
-            f"{site} epoch {epoch} {before[site][epoch]['kid']} {before[site][epoch]['psk_fingerprint']}"
-            for site, epochs in revoked.items()
-            for epoch in epochs
-        ],
+        lines=[named(site, before[site][epoch]) for site, epochs in revoked.items() for epoch in epochs],
     )
 
 

@@ -80,14 +80,20 @@ def retirable(epochs: Epochs) -> list[int]:
     return [epoch for epoch in sorted(epochs) if epoch < newest and epochs[epoch]["state"] not in ENDED]
 
 
-def denied(index: Mapping[str, Epochs]) -> list[str]:
-    """The ids of all keys that no gateway may let in any more."""
+def denied(index: Mapping[str, Epochs], *, ending: Mapping[str, Sequence[int]] | None = None) -> list[str]:
+    """The ids of all keys that no gateway may let in any more, and of those that are about to end."""
+    soon = {(site, epoch) for site, epochs in (ending or {}).items() for epoch in epochs}
     return sorted(
         str(entry["kid"])
-        for epochs in index.values()
-        for entry in epochs.values()
-        if entry["state"] in ENDED and entry.get("kid")
+        for site, epochs in index.items()
+        for epoch, entry in epochs.items()
+        if (entry["state"] in ENDED or (site, epoch) in soon) and entry.get("kid")
     )
+
+
+def named(site: str, entry: Mapping[str, Any]) -> str:
+    """A key as a difference shows it, by fingerprint."""
+    return f"{site} epoch {entry['epoch']} {entry['kid']} {entry['psk_fingerprint']} {entry['state']}"
 
 
 def _turn(

@@ -38,8 +38,7 @@ class SiteRun:
     """One verb over many sites of a fleet.
 
     `generation` says what `revert` leaves and `forget` removes, see `Order`; "retired" is what each site has of keys
-    before its confirmed one. `texts` asks for what `differences`
-    compares with; a dry run has it anyway.
+    before its confirmed one. `texts` asks for what `differences` compares with; a dry run has it anyway.
     """
 
     def __init__(

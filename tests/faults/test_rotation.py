@@ -24,7 +24,7 @@ from integration.labtools import (
     ROOT,
     Run,
     fleet,
-    forget_fleet,
+    fleet_of,
     lab,
     newest_keys,
     on,
@@ -53,15 +53,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def running_fleet() -> Iterator[None]:
-    """A fleet that is up and as planned; one that is there already will do."""
-    up = lab("up", "--sites", str(SITES))
-    assert up.status == 0, up.output
-    if fleet("status").status != 0:
-        built = playbook("site.yml")
-        assert built.status == 0, built.output[-5000:]
-    yield
-    if os.environ.get("SPOKEWRIGHT_KEEP_LAB") is None:
-        forget_fleet()
+    """Shared by all tests here."""
+    with fleet_of(SITES):
+        yield
 
 
 def rotate(reason: str, *more: str) -> Run:

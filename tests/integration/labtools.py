@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "inventories" / "lab"
@@ -119,3 +124,16 @@ def daemon_pids() -> dict[str, int]:
         for gateway in status()["gateways"]
         for instance in gateway["instances"]
     }
+
+
+@contextlib.contextmanager
+def fleet_of(sites: int) -> Iterator[None]:
+    """A fleet of that many sites, up and as planned; one that is there already will do."""
+    up = lab("up", "--sites", str(sites))
+    assert up.status == 0, up.output
+    if fleet("status").status != 0:
+        built = playbook("site.yml")
+        assert built.status == 0, built.output[-5000:]
+    yield
+    if os.environ.get("SPOKEWRIGHT_KEEP_LAB") is None:
+        forget_fleet()

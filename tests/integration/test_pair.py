@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.labtools import INVENTORY, daemon_pids, fleet, forget_fleet, lab, on, owner, playbook, status
+from integration.labtools import INVENTORY, daemon_pids, fleet, fleet_of, lab, on, owner, playbook, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,15 +29,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def running_fleet() -> Iterator[None]:
-    """A fleet that is up and as planned; one that is there already will do."""
-    up = lab("up", "--sites", str(SITES))
-    assert up.status == 0, up.output
-    if fleet("status").status != 0:
-        built = playbook("site.yml")
-        assert built.status == 0, built.output[-5000:]
-    yield
-    if os.environ.get("SPOKEWRIGHT_KEEP_LAB") is None:
-        forget_fleet()
+    """Shared by all tests here."""
+    with fleet_of(SITES):
+        yield
 
 
 def pair() -> dict[str, Any]:
