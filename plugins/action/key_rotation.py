@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 
 if t.TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _retire(*, fleet: Fleet, store: KeyStore, args: dict[str, t.Any], dry: bool)
 def _brief(turn: Turn, *, dry: bool) -> dict[str, t.Any]:
     message = turn.why
     if turn.kind == "due" and dry:
-        message = f"would make its key of epoch {turn.epoch + 1}, bring it, and then end the old one: {turn.why}"
+        message = f"would make its key of epoch {turn.next}, bring it, and then end the old one: {turn.why}"
     return {"ok": True, "changed": turn.kind == "due", "epoch": turn.epoch, "turn": turn.kind, "message": message}
 
 
@@ -139,7 +140,7 @@ def _difference(
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import named  # noqa: PLC0415
 
     def lines(index: t.Mapping[str, t.Mapping[int, t.Mapping[str, t.Any]]]) -> list[str]:
-        return [named(site, index[site][max(index[site])]) for site in due if site in index]
+        return [named(site, index[site][newest_of(index[site])]) for site in due if site in index]
 
     would = [f"{site} epoch {max(before[site]) + 1} (to be made)" for site in due if before[site] == after.get(site)]
     return {

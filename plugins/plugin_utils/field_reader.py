@@ -58,9 +58,12 @@ def listing(words: Iterable[str]) -> str:
 class FieldReader:
     """Reads the fields of one file and collects what is wrong with them."""
 
-    def __init__(self, *, file: str, problems: list[Problem]) -> None:
+    def __init__(
+        self, *, file: str, problems: list[Problem], keys_shown_in: str = "the example inventory shows every key"
+    ) -> None:
         self.file = file
         self._problems = problems
+        self._keys_shown_in = keys_shown_in
 
     def fault(self, node: Node, message: str, remedy: str) -> None:
         """Note a problem at a node."""
@@ -89,7 +92,7 @@ class FieldReader:
         for key in sorted(set(required) - set(node.entries)):
             path = f"{node.path}.{key}" if node.path else key
             self._problems.append(
-                Problem(self.file, node.line, path, "", "is missing.", "Add it; the example inventory shows every key.")
+                Problem(self.file, node.line, path, "", "is missing.", f"Add it; {self._keys_shown_in}.")
             )
         return node.entries
 

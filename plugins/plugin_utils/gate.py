@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import UP, SiteVerdict
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import Index, judge_fleet
 
 if t.TYPE_CHECKING:
@@ -28,11 +29,15 @@ _LAST_LOOK = 12.0
 
 @dataclass(frozen=True)
 class Passed:
-    """One site at the gate. ``message`` is the evidence, or what is missing."""
+    """One site at the gate. ``message`` is the evidence, or what is missing.
+
+    ``seconds``: how long after its activation it was first seen to be well.
+    """
 
     site: str
     ok: bool
     message: str
+    seconds: float | None = None
 
 
 def wait_for_sites(
@@ -115,7 +120,7 @@ def _in_time(look: t.Callable[[list[str]], Evidence], echo: list[str], *, second
 
 
 def _newest(epochs: t.Mapping[int, t.Mapping[str, t.Any]]) -> tuple[int, str]:
-    newest = max(epochs, default=0)
+    newest = newest_of(epochs)
     return newest, str(epochs[newest]["kid"]) if newest else ""
 
 
@@ -142,4 +147,9 @@ def _judge(
             verdict.site, ok=False, message=f"{verdict.why}, but {address} answers no echo through the tunnel"
         )
     key = f" with its key of epoch {epoch}" if epoch and session.kid else ""
-    return Passed(verdict.site, ok=True, message=f"{verdict.why} as {address}{key}, an echo went through the tunnel")
+    return Passed(
+        verdict.site,
+        ok=True,
+        message=f"{verdict.why} as {address}{key}, an echo went through the tunnel",
+        seconds=None if since is None else round(time.time() - since, 2),
+    )

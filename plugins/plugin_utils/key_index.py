@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import STATES, KeyStoreError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import KeyStoreError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

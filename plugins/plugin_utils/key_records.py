@@ -6,22 +6,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import STATES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
-
-# From a key's birth to its end. "accepted" means that the gateways let it in.
-STATES: Final = ("issued", "accepted", "staged", "active", "confirmed", "retired", "revoked", "destroyed")
-# A site is or may soon be in need of a key in one of these states.
-IN_USE: Final = frozenset(("staged", "active", "confirmed"))
-ENDED: Final = frozenset(("retired", "revoked", "destroyed"))
-
 
 class KeyStoreError(FleetError):
     """The key store cannot be used as it is."""

@@ -29,8 +29,6 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import (
-    IN_USE,
-    STATES,
     Ensured,
     GatewayKey,
     KeyStoreError,
@@ -42,6 +40,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records impo
     StoreKeyError,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_recovery import REMOVE, STORE_KEY, Recovery
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import IN_USE, STATES, newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import (
     CA_CERT,
     CA_KEY,
@@ -168,14 +167,18 @@ class KeyStore:
     # --- reading
 
     def site_key(self, *, site: str, epoch: int | None = None) -> SiteKey:
-        """A key of a site, the newest unless told; proven whole: sealed by our server key, signed by our CA."""
+        """A site's key, the newest in force unless told; proven whole: sealed by our server key, signed by our CA."""
         there = self.reader.epochs(site)
         if not there:
             raise NoKeyError(f"{site} has no key in {self.path}. Make it first: run site.yml, or its step 'keys'.")
         if epoch is not None and epoch not in there:
-            known = ", ".join(str(one) for one in there)
-            raise NoKeyError(f"{site} has no key of epoch {epoch} in {self.path}. It has: {known}.")
-        return self.reader.site(site=site, epoch=there[-1] if epoch is None else epoch)
+            has = ", ".join(str(one) for one in there)
+            raise NoKeyError(f"{site} has no key of epoch {epoch} in {self.path}. It has: {has}.")
+        if epoch is None:
+            known = self._index.get(site)
+            # Of a key that no book knows nothing says that it has ended.
+            epoch = newest_of({one: known.get(one, {"state": STATES[0]}) for one in there})
+        return self.reader.site(site=site, epoch=epoch)
 
     def gateway_key(self, *, name: str) -> GatewayKey:
         """What a gateway needs, proven to fit together."""

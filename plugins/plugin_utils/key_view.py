@@ -9,7 +9,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import ENDED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import ENDED, newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CRL
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import DUE_DAYS, MOST_DAYS, issued_at
 
@@ -47,7 +47,7 @@ def key_report(
     ]
     days = crl_days_left(store=store, now=now)
     without = [row["site"] for row in rows if row["state"] == NO_KEY]
-    newest = {site: epochs[max(epochs)] for site, epochs in index.items() if site in group_of}
+    newest = {site: epochs[newest_of(epochs)] for site, epochs in index.items() if site in group_of}
     live = {site: _age(entry, now=now) for site, entry in newest.items() if entry["state"] not in ENDED}
     overdue = [site for site, age in live.items() if age >= MOST_DAYS]
     return {
@@ -80,7 +80,7 @@ def _epochs(epochs: Mapping[int, Mapping[str, Any]], *, all_epochs: bool) -> lis
     found = [epochs[number] for number in sorted(epochs)]
     if not found:
         return [{}]
-    return found if all_epochs else found[-1:]
+    return found if all_epochs else [epochs[newest_of(epochs)]]
 
 
 def _row(*, site: str, group: str, entry: Mapping[str, Any], now: dt.datetime) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import ENDED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import ENDED, newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import REASON_MAX
 
 if TYPE_CHECKING:
@@ -31,10 +31,14 @@ Kind = Literal["due", "under way", "done", "no key"]
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What a rotation has to do with one site, and why. ``epoch``: that of its newest key."""
+    """What a rotation has to do with one site, and why.
+
+    ``epoch``: that of its newest key. ``next``: the one that a new key would have.
+    """
 
     site: str
     epoch: int
+    next: int
     kind: Kind
     why: str
 
@@ -74,7 +78,7 @@ def turns(
 
 def retirable(epochs: Epochs) -> list[int]:
     """The epochs that no site is in need of: everything before a newest key that is confirmed."""
-    newest = max(epochs, default=0)
+    newest = newest_of(epochs)
     if not newest or epochs[newest]["state"] != "confirmed":
         return []
     return [epoch for epoch in sorted(epochs) if epoch < newest and epochs[epoch]["state"] not in ENDED]
@@ -105,10 +109,10 @@ def _turn(
     days: int,
     now: dt.datetime,
 ) -> Turn:
-    newest = max(epochs, default=0)
+    newest = newest_of(epochs)
 
     def turn(kind: Kind, why: str) -> Turn:
-        return Turn(site=site, epoch=newest, kind=kind, why=why)
+        return Turn(site=site, epoch=newest, next=max(epochs, default=0) + 1, kind=kind, why=why)
 
     if not newest:
         return turn("no key", "it has no key yet: site.yml makes its first one")

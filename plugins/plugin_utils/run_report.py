@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import sync_directory, write_atomic
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import table
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def point_latest(link: Path, *, to: str) -> None:
 
 
 def _key(epochs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    newest = epochs.get(max(epochs, default=0), {})
+    newest = epochs.get(newest_of(epochs), {})
     return {fact: newest[fact] for fact in KEY_FACTS if fact in newest}
 
 

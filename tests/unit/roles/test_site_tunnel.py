@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The order of a rollout, group by group, with sites and gateways that answer as a test says."""
+"""The order of a rollout, wave by wave, with sites and gateways that answer as a test says."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from unit.plugin_utils.fleet_files import HEADER, PLAN, host_key, write_fleet
 
 ROOT = Path(__file__).resolve().parents[3]
 FATES = "SPOKEWRIGHT_TEST_FATES"
@@ -33,7 +35,8 @@ class ActionModule(ActionBase):
         with open(os.environ["{SAID}"], "a") as said:
             said.write(json.dumps({{**args, "verb": verb}}) + "\\n")
         well = [site for site in sites if fates.get(site) != verb]
-        found = {{site: {{"ok": site in well, "message": verb, "reason": ""}} for site in sites}}
+        reason = os.environ["SPOKEWRIGHT_TEST_REASON"]
+        found = {{site: {{"ok": site in well, "changed": True, "message": verb, "reason": reason}} for site in sites}}
         return {{**result, "sites": found, "ok_sites": well, "activated": {{site: 1.0 for site in well}},
                 "unsettled_sites": [site for site in well if fates.get(site) != "settled"], "openvpn_missing": []}}
 """
@@ -47,30 +50,53 @@ PLAYBOOK = [
     {
         "hosts": "sites",
         "gather_facts": False,
-        "roles": ["spokewright.fleet.site_tunnel"],
-        "vars": {"site_tunnel_plan": "/nowhere", "site_tunnel_groups": [*GROUPS]},
+        "tasks": [
+            {
+                "spokewright.fleet.rollout": {
+                    "plan": "{{ plan }}",
+                    "state": "claimed",
+                    "rollout": "{{ rollout | default('') }}",
+                },
+                "run_once": True,
+            },
+            {"ansible.builtin.import_role": {"name": "spokewright.fleet.site_tunnel"}},
+        ],
+        "vars": {"site_tunnel_plan": "{{ plan }}", "site_tunnel_any_pair": True},
     },
 ]
 
 
+def a_fleet(tmp_path: Path) -> Path:
+    """The plan of the sites above."""
+    lines = [
+        f"{site},{group},172.20.1.{number},{host_key(site)},10.64.{number}.0/24,"
+        for number, (group, site) in enumerate(((group, site) for group in GROUPS for site in GROUPS[group]), start=1)
+    ]
+    plan = PLAN.replace("groups: [canary, north]", f"groups: [{', '.join(GROUPS)}]")
+    return write_fleet(tmp_path, plan=plan, sites="\n".join([HEADER, *lines, ""]))
+
+
 def rollout(
-    tmp_path: Path, fates: dict[str, str], *options: str, left: tuple[str, ...] = ()
+    tmp_path: Path, fates: dict[str, str], *options: str, left: tuple[str, ...] = (), reason: str = ""
 ) -> tuple[list[str], list[dict[str, Any]], str]:
     """The sites that were activated, in order; everything that was asked; what Ansible said."""
     here = tmp_path / "ansible_collections/spokewright/fleet"
-    (here / "plugins/action").mkdir(parents=True)
-    for name in ("galaxy.yml", "meta", "roles", "plugins/modules"):
-        (here / name).symlink_to(ROOT / name)
-    for name in ("site_generation", "tunnel_gate"):
-        (here / f"plugins/action/{name}.py").write_text(ACTION)
-    (here / "plugins/action/site_verdict.py").symlink_to(ROOT / "plugins/action/site_verdict.py")
+    if not here.exists():
+        (here / "plugins/action").mkdir(parents=True)
+        for name in ("galaxy.yml", "meta", "roles", "plugins/modules", "plugins/plugin_utils", "plugins/module_utils"):
+            (here / name).symlink_to(ROOT / name)
+        for name in ("site_generation", "tunnel_gate"):
+            (here / f"plugins/action/{name}.py").write_text(ACTION)
+        for name in ("site_verdict", "rollout"):
+            (here / f"plugins/action/{name}.py").symlink_to(ROOT / f"plugins/action/{name}.py")
     children: dict[str, Any] = {group: {"hosts": {site: {} for site in sites}} for group, sites in GROUPS.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"sites": {"children": children}}}}))
     (tmp_path / "play.yml").write_text(yaml.safe_dump(PLAYBOOK))
     said = tmp_path / "said"
-    said.touch()
+    said.write_text("")
+    variables = json.dumps({"left": left, "plan": str(a_fleet(tmp_path))})
     ran = subprocess.run(
-        ["ansible-playbook", "-i", "hosts.yml", "play.yml", "-e", json.dumps({"left": left}), *options],
+        ["ansible-playbook", "-i", "hosts.yml", "play.yml", "-e", variables, *options],
         cwd=tmp_path,
         env={
             **os.environ,
@@ -78,6 +104,7 @@ def rollout(
             "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
             FATES: json.dumps(fates),
             SAID: str(said),
+            "SPOKEWRIGHT_TEST_REASON": reason,
         },
         capture_output=True,
         text=True,
@@ -111,9 +138,7 @@ def test_a_group_whose_sites_all_left_the_run_before_stops_the_next_and_says_so(
     activated, _, output = rollout(tmp_path, {}, left=("c1",))
 
     assert activated == []
-    assert "Group north keeps what it runs: too many sites of group canary did not pass, or none of them" in " ".join(
-        output.split()
-    )
+    assert "4 total, 1 aborted, 3 waiting, halted: none of its sites is well" in " ".join(output.split())
 
 
 def test_a_group_outside_the_limit_stops_nobody(tmp_path: Path) -> None:
@@ -124,3 +149,50 @@ def test_the_gate_knows_when_the_sites_would_go_back(tmp_path: Path) -> None:
     gates = [one for one in rollout(tmp_path, {})[1] if one["verb"] == "gate"]
 
     assert [(one["since"], one["deadman_seconds"]) for one in gates[:1]] == [({"c1": 1.0}, 120)]
+
+
+def said(output: str) -> str:
+    return " ".join(output.split())
+
+
+def test_sites_that_cannot_be_reached_are_parked_up_to_the_budget(tmp_path: Path) -> None:
+    activated, _, output = rollout(tmp_path, {"n1": "stage"}, reason="unreachable")
+    assert activated == ["c1", "n2", "s1"]
+    assert "4 total, 3 done, 1 parked" in said(output)
+
+
+def test_a_wave_plan_is_followed_with_its_limits_its_approvals_and_its_budgets(tmp_path: Path) -> None:
+    here = tmp_path / "rollouts/q4"
+    here.mkdir(parents=True)
+    (here / "plan.yml").write_text(
+        "what: configuration\nbudgets: {failed: 1}\nexclude: [s1]\n"
+        "waves: [{group: canary}, {group: north, limit: 1, approval: true}, {group: south}]\n"
+    )
+    stopped, _, output = rollout(tmp_path, {}, "-e", "rollout=q4")
+    assert stopped == ["c1"]
+    assert "halted: wave north 1/2 wants an approval: tools/fleet rollout approve q4" in said(output)
+
+    (here / "control.json").write_text('{"approved": {"north 1/2": "ann", "north 2/2": "ann"}}')
+    activated, _, output = rollout(tmp_path, {"c1": "settled", "n1": "gate"}, "-e", "rollout=q4")
+    assert activated == ["n1", "n2"]
+    assert "rollout q4: 3 total, 2 done, 1 failed" in said(output)
+
+
+def test_a_rollout_that_is_paused_touches_nobody_until_it_goes_on(tmp_path: Path) -> None:
+    rollout(tmp_path, {"c1": "gate"})
+    name = (tmp_path / "rollouts/current").read_text().strip()
+    control = tmp_path / "rollouts" / name / "control.json"
+    control.write_text('{"paused_by": "ann@noc"}')
+    activated, _, output = rollout(tmp_path, {})
+    assert activated == []
+    assert f"paused: paused by ann@noc; go on with: tools/fleet rollout resume {name}" in said(output)
+
+    control.write_text("{}")
+    assert rollout(tmp_path, {})[0] == ["c1", "n1", "n2", "s1"]
+
+
+def test_a_look_keeps_nothing_and_activates_nobody(tmp_path: Path) -> None:
+    activated, asked, _ = rollout(tmp_path, {}, "--check")
+    assert [one["verb"] for one in asked] == ["stage", "activate"]
+    assert activated == ["c1", "n1", "n2", "s1"]
+    assert not (tmp_path / "rollouts").exists()

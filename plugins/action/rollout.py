@@ -1,0 +1,79 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps of a rollout around its deliveries: who has a turn, what became of it, and whether it goes on."""
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.basic import missing_required_lib
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import LOCKED
+
+STATES = ("planned", "claimed", "opened", "begun", "ended", "closed")
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    """Entry point of spokewright.fleet.rollout."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Take one step; a rollout that goes no further is part of the answer, one that may not begin is a failure."""
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _validated, args = self.validate_argument_spec(
+            argument_spec={
+                "plan": {"type": "path", "required": True},
+                "state": {"type": "str", "required": True, "choices": list(STATES)},
+                "rollout": {"type": "str", "default": ""},
+                "what": {"type": "str", "choices": ["configuration", "keys"], "default": "configuration"},
+                "reason": {"type": "str", "default": ""},
+                "beside": {"type": "bool", "default": False},
+                "sites": {"type": "list", "elements": "str", "default": []},
+                "stage": {"type": "dict", "default": {}},
+                "wave": {"type": "str", "default": ""},
+                "activate": {"type": "dict", "default": {}},
+                "gate": {"type": "dict", "default": {}},
+                "confirm": {"type": "dict", "default": {}},
+                "any_pair": {"type": "bool", "default": False},
+                "gate_seconds": {"type": "float", "default": 60.0},
+            },
+        )
+        try:
+            from ansible_collections.spokewright.fleet.plugins.plugin_utils import (  # noqa: PLC0415
+                key_store,
+                rollout_files,
+                rollout_run,
+                rollout_step,
+            )
+        except ImportError as exc:
+            raise AnsibleActionFail(missing_required_lib(exc.name or "cryptography")) from exc
+        try:
+            fleet = load_fleet(plan_file=Path(args["plan"]))
+            step = rollout_step.Step(
+                fleet=fleet,
+                store=key_store.open_store(fleet.plan),
+                run=rollout_run.RolloutRun(fleet=fleet, run=own_run()),
+                args=args,
+                dry=self._task.check_mode,
+                say=display.display,
+            )
+            result.update(changed=False, **getattr(step, args["state"])())
+        except rollout_files.RolloutLockedError as exc:
+            event = {"event": "refused", "rollout": args["rollout"], "exit_code": LOCKED}
+            result.update(failed=True, msg=str(exc), event=event)
+        except FleetError as exc:
+            raise AnsibleActionFail(str(exc)) from None
+        return result

@@ -1,0 +1,320 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rollout and its rules: whose turn it is, what became of each site, and when nobody else may be touched. Pure.
+
+It is a record of what was seen and said, for people and for the budgets. What a site runs is asked of the site, every
+time: a record that is lost or wrong costs its soak times and approvals, and no site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import PERCENT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import Wave
+
+# Its turn has not come; runs the new generation, and the gateways have seen it; was changed, and was lost or did not
+# come back; could not be changed, and was not; was never reached.
+WAITING, DONE, FAILED, ABORTED, PARKED = "waiting", "done", "failed", "aborted", "parked"
+SITE_STATES: Final = (DONE, FAILED, ABORTED, PARKED, WAITING)
+OPEN, FINISHED, HALTED, PAUSED, GIVEN_UP = "open", "finished", "halted", "paused", "aborted"
+# A site that says so was not reached, so nothing was changed there.
+NOT_REACHED: Final = frozenset(("unreachable", "bastion-unreachable", "not-tried", "run-ended"))
+# Whether the site has done what it was told is not known: the answer is missing.
+NO_ANSWER: Final = frozenset(("timeout", "closed", "no-receipt"))
+# What ansible-playbook ends with.
+ALL_WELL, SITES_FAILED, HELD_UP, LOCKED = 0, 2, 3, 4
+LEFT: Final = "it had failed in this run before its turn came"
+
+
+@dataclass(kw_only=True)
+class SiteLine:
+    """One site in a rollout. ``seconds``: from its activation until it was seen to work, so it was away for less."""
+
+    group: str
+    wave: str
+    state: str = WAITING
+    reason: str = ""
+    message: str = ""
+    activated: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(kw_only=True)
+class WaveLine:
+    """One wave. ``settled``: sites of it that had nothing to change. ``proven``: when its last site was confirmed."""
+
+    name: str
+    group: str
+    sites: list[str]
+    soak_seconds: int = 0
+    approval: bool = False
+    success_percent: int = 0
+    settled: int = 0
+    state: str = WAITING
+    began: float | None = None
+    proven: float | None = None
+    ended: float | None = None
+
+
+@dataclass(kw_only=True)
+class Halt:
+    """Why a rollout went no further at some time."""
+
+    at: float
+    wave: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """What people have said of a rollout: a run reads it before every step, and never writes it."""
+
+    paused_by: str = ""
+    aborted_by: str = ""
+    approved: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Rollout:
+    """One rollout, from its first run to its last. ``failed``, ``unreachable``: so many sites may be, of all in it."""
+
+    rollout: str
+    fleet: str
+    what: str
+    reason: str
+    by: str
+    began: float
+    failed: int
+    unreachable: int
+    waves: list[WaveLine] = field(default_factory=list)
+    sites: dict[str, SiteLine] = field(default_factory=dict)
+    halts: list[Halt] = field(default_factory=list)
+    ended: float | None = None
+    outcome: str = OPEN
+
+    # --- what a run finds
+
+    def take_stage(
+        self, *, waves: Sequence[Wave], found: Mapping[str, Mapping[str, Any]], settled: set[str], now: float
+    ) -> None:
+        """Enter what every site answered when the new generation was put beside what it runs.
+
+        Args:
+            waves: the waves of all sites of this run. A site that has a turn already keeps it.
+            found: what each site answered, with ``ok``, ``reason`` and ``message``. None of a site: it failed before.
+            settled: sites that run the new generation, confirmed.
+            now: the time.
+        """
+        self._join(waves)
+        for wave in self.waves:
+            wave.settled = sum(site in settled and site not in self.sites for site in wave.sites)
+            for site in wave.sites:
+                answer = found.get(site)
+                if site in settled:
+                    if site in self.sites and self.sites[site].state != DONE:
+                        self._set(wave, site, state=DONE, message="runs it, confirmed")
+                        # Confirmed by a run that did not live to say so: its soak begins now.
+                        wave.proven, wave.ended = now, None
+                elif answer is None:
+                    self._set(wave, site, state=ABORTED, reason="left", message=LEFT)
+                elif answer["ok"]:
+                    self._set(wave, site, state=WAITING)
+                    wave.state, wave.proven, wave.ended = WAITING, None, None
+                else:
+                    away = answer["reason"] in NOT_REACHED | NO_ANSWER
+                    self._set(wave, site, state=PARKED if away else ABORTED, answer=answer)
+
+    def _join(self, waves: Sequence[Wave]) -> None:
+        known = {site for wave in self.waves for site in wave.sites}
+        by_name = {wave.name: wave for wave in self.waves}
+        last_of = {wave.group: wave for wave in self.waves}
+        for wave in waves:
+            new = [site for site in wave.sites if site not in known]
+            home = by_name.get(wave.name) or last_of.get(wave.group)
+            if home is not None:
+                home.sites += new
+            elif new:
+                self.waves.append(
+                    WaveLine(
+                        name=wave.name,
+                        group=wave.group,
+                        sites=new,
+                        soak_seconds=wave.soak_seconds,
+                        approval=wave.approval,
+                        success_percent=wave.success_percent,
+                    )
+                )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any site is to be changed, or a wave has to stay well for a while yet."""
+        return any(one.state == WAITING for one in self.sites.values()) or any(
+            wave.proven is not None and wave.ended is None for wave in self.waves
+        )
+
+    # --- a wave
+
+    def turn(self, wave: WaveLine) -> list[str]:
+        """The sites of a wave that are to be changed now."""
+        return [site for site in wave.sites if site in self.sites and self.sites[site].state == WAITING]
+
+    def keeps_back(self, wave: WaveLine, *, control: Control, now: float) -> Halt | None:
+        """Why a wave must not begin; nothing when it may. Without a site to change it needs nobody's leave."""
+        for earlier in self.waves[: self.waves.index(wave)]:
+            if earlier.state != DONE and (why := self.end(earlier, now=now)):
+                return Halt(at=now, wave=earlier.name, why=why)
+        why = ""
+        if self.turn(wave) and self.count(PARKED) > self.unreachable:
+            why = self._too_many_parked()
+        elif self.turn(wave) and wave.approval and wave.name not in control.approved:
+            why = f"wave {wave.name} wants an approval: tools/fleet rollout approve {self.rollout} '{wave.name}'"
+        return Halt(at=now, wave=wave.name, why=why) if why else None
+
+    def begin(self, wave: WaveLine, *, now: float) -> None:
+        """The wave begins, or goes on."""
+        wave.state = "running"
+        wave.began = wave.began or now
+
+    def take_wave(
+        self,
+        wave: WaveLine,
+        *,
+        activate: Mapping[str, Mapping[str, Any]],
+        gate: Mapping[str, Mapping[str, Any]],
+        confirm: Mapping[str, Mapping[str, Any]],
+        activated: Mapping[str, float],
+        now: float,
+    ) -> None:
+        """Enter what became of the wave's sites: the last word counts."""
+        for site, first in activate.items():
+            line = self.sites[site]
+            line.activated = activated.get(site, line.activated)
+            passed, kept = gate.get(site), confirm.get(site)
+            if not first["ok"]:
+                self._set(wave, site, state=_without_change(first), answer=first)
+            elif passed is None or not passed["ok"]:
+                self._set(wave, site, state=FAILED, reason="gate", answer=passed)
+            elif kept is None or not kept["ok"]:
+                self._set(wave, site, state=FAILED, reason="confirm", answer=kept)
+            else:
+                self._set(wave, site, state=DONE, answer=passed)
+                line.seconds = passed.get("seconds")
+        wave.proven = now
+
+    def take_soak(self, wave: WaveLine, *, lost: Mapping[str, str]) -> None:
+        """Enter which sites did not stay well, and why."""
+        for site, why in lost.items():
+            if site in self.sites:
+                self._set(wave, site, state=FAILED, reason="soak", message=f"lost after it was confirmed: {why}")
+
+    def end(self, wave: WaveLine, *, now: float) -> str:
+        """The wave is over; why nothing else may be touched, or nothing."""
+        why = self._stops(wave)
+        wave.ended = None if why else now
+        wave.state = HALTED if why else DONE
+        return why
+
+    def _stops(self, wave: WaveLine) -> str:
+        states = [self.sites[site].state for site in wave.sites if site in self.sites]
+        well, tried = states.count(DONE), states.count(DONE) + states.count(FAILED)
+        failed, parked = self.count(FAILED), self.count(PARKED)
+        if failed > self.failed:
+            return f"{_sites(failed)} failed, the budget for that is {self.failed}"
+        if tried * wave.success_percent > well * PERCENT:
+            return f"{well} of {_sites(tried)} passed, and {wave.success_percent}% have to"
+        if states and not well and not wave.settled:
+            # Nobody is there to show that the change is sound. One dead site among others keeps nobody back.
+            return "none of its sites is well"
+        return self._too_many_parked() if parked > self.unreachable else ""
+
+    def _too_many_parked(self) -> str:
+        return f"{_sites(self.count(PARKED))} could not be reached, the budget for that is {self.unreachable}"
+
+    # --- the end of a run
+
+    def halt(self, halt: Halt, *, outcome: str = HALTED) -> None:
+        """Go no further."""
+        self.halts.append(halt)
+        self.outcome = outcome
+
+    def close(self, *, now: float) -> None:
+        """The run is over. A rollout that nothing stopped is finished, whatever it could not reach."""
+        if self.outcome == OPEN:
+            self.outcome = FINISHED
+        self.ended = now
+
+    def count(self, state: str) -> int:
+        """How many sites are in a state."""
+        return sum(one.state == state for one in self.sites.values())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether another rollout may begin."""
+        return self.outcome in {FINISHED, GIVEN_UP}
+
+    @property
+    def exit_code(self) -> int:
+        """What the run ends with: 0, 2 or 3."""
+        if self.outcome in {HALTED, PAUSED, GIVEN_UP}:
+            return HELD_UP
+        return SITES_FAILED if self.count(DONE) < len(self.sites) else ALL_WELL
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """Sites by what became of them."""
+        return {"total": len(self.sites), **{state: self.count(state) for state in SITE_STATES}}
+
+    def _set(
+        self,
+        wave: WaveLine,
+        site: str,
+        *,
+        state: str,
+        reason: str = "",
+        message: str = "",
+        answer: Mapping[str, Any] | None = None,
+    ) -> None:
+        line = self.sites.setdefault(site, SiteLine(group=wave.group, wave=wave.name))
+        line.state = state
+        line.reason = reason or ("" if state == DONE else str((answer or {}).get("reason") or ""))
+        line.message = message or str((answer or {}).get("message") or "")
+
+
+def to_data(rollout: Rollout) -> dict[str, Any]:
+    """As it is kept."""
+    return asdict(rollout)
+
+
+def from_data(data: Mapping[str, Any]) -> Rollout:
+    """As it was kept.
+
+    Raises:
+        TypeError, KeyError, AttributeError: it is none.
+    """
+    return Rollout(
+        **{
+            **data,
+            "waves": [WaveLine(**one) for one in data["waves"]],
+            "sites": {site: SiteLine(**one) for site, one in data["sites"].items()},
+            "halts": [Halt(**one) for one in data["halts"]],
+        }
+    )
+
+
+def _without_change(answer: Mapping[str, Any]) -> str:
+    """What a site is that was not activated: never reached, reached and left as it was, or nobody knows."""
+    reason = str(answer.get("reason") or "")
+    if reason in NOT_REACHED:
+        return PARKED
+    return FAILED if reason in NO_ANSWER else ABORTED
+
+
+def _sites(number: int) -> str:
+    return f"{number} site{'' if number == 1 else 's'}"

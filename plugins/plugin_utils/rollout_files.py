@@ -1,0 +1,259 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rollouts on the controller's disk, beside the plan: files that a person can read and diff. No secret is in them.
+
+rollouts/current               the id of the last one that was begun: only that one can be unfinished
+rollouts/claim.json            the run that is at work, if it still lives
+rollouts/ID/plan.yml           what is to be done, in which waves; a person's
+rollouts/ID/state.json         what was done; a run's
+rollouts/ID/control.json       what people have said since: pause, abort, approvals
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+    GIVEN_UP,
+    Control,
+    Rollout,
+    from_data,
+    to_data,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import iso
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import refuse_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+
+DIRECTORY: Final = "rollouts"
+CURRENT, CLAIM, LOCK = "current", "claim.json", "lock"
+PLAN, STATE, CONTROL = "plan.yml", "state.json", "control.json"
+MODE: Final = 0o644
+
+
+class RolloutLockedError(FleetError):
+    """Another rollout is at work, or was begun and is not finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The run that is at work. Nobody else begins a rollout while its process lives."""
+
+    rollout: str
+    what: str
+    reason: str
+    who: str
+    since: str
+    began: float
+    process: Process
+
+    @property
+    def said(self) -> str:
+        """For whoever has to wait."""
+        what = named(self.what, self.reason)
+        return f"{self.rollout} ({what}) by {self.who} (pid {self.process.pid}) since {self.since}"
+
+
+class RolloutFiles:
+    """The rollouts of one fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.directory = fleet.plan_file.parent / DIRECTORY
+
+    def path(self, rollout: str) -> Path:
+        """The directory of one."""
+        refuse_id(rollout)
+        return self.directory / rollout
+
+    def ids(self) -> list[str]:
+        """All of them, by name."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(one.name for one in self.directory.iterdir() if (one / PLAN).exists() or (one / STATE).exists())
+
+    def read(self, rollout: str) -> Rollout | None:
+        """What was done, nothing when it was never begun."""
+        path = self.path(rollout) / STATE
+        data = _read(path)
+        if data is None:
+            return None
+        try:
+            return from_data(data)
+        except (TypeError, KeyError, AttributeError) as exc:
+            raise FleetError(_unreadable(path, exc)) from exc
+
+    def write(self, rollout: Rollout) -> None:
+        """Keep what was done."""
+        path = self.path(rollout.rollout)
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomic(path / STATE, json.dumps(to_data(rollout), indent=1).encode() + b"\n", MODE)
+
+    def control(self, rollout: str) -> Control:
+        """What people have said of it."""
+        path = self.path(rollout) / CONTROL
+        data = _read(path)
+        try:
+            return Control() if data is None else Control(**data)
+        except TypeError as exc:
+            raise FleetError(_unreadable(path, exc)) from exc
+
+    def write_control(self, rollout: str, control: Control) -> None:
+        """Say something of it; a run sees it before its next step."""
+        path = self.path(rollout)
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomic(path / CONTROL, json.dumps(asdict(control), indent=1).encode() + b"\n", MODE)
+
+    def plan_text(self, rollout: str) -> str | None:
+        """Its plan, if it has one."""
+        path = self.path(rollout) / PLAN
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
+    def write_plan(self, rollout: str, text: str) -> Path:
+        """Write a new plan. One that is there is a person's, and stays."""
+        path = self.path(rollout) / PLAN
+        if path.exists() or (path.parent / STATE).exists():
+            raise FleetError(f"{path.parent}: there is a rollout of this name. Name another with --id.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode(), MODE)
+        return path
+
+    def current(self) -> Rollout | None:
+        """The rollout that was begun last."""
+        path = self.directory / CURRENT
+        name = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        return self.read(name) if name else None
+
+    def make_current(self, rollout: str) -> None:
+        """It is the one that was begun last."""
+        write_atomic(self.directory / CURRENT, f"{rollout}\n".encode(), MODE)
+
+    # --- one at a time
+
+    def claim(self) -> Claim | None:
+        """Who is at work, or was."""
+        path = self.directory / CLAIM
+        data = _read(path)
+        if data is None:
+            return None
+        try:
+            return Claim(**{**data, "process": Process(**data["process"])})
+        except (TypeError, KeyError) as exc:
+            raise FleetError(_unreadable(path, exc)) from exc
+
+    def take(self, *, what: str, reason: str, process: Process, asked: str = "", dry: bool = False) -> str:
+        """Be the one that is at work; returns the id of the rollout, an unfinished one's if this goes on with it.
+
+        Args:
+            what: what is changed.
+            reason: why.
+            process: the run. It is at work as long as this process lives.
+            asked: the id that was asked for; without it there is one for what is done and why.
+            dry: only look whether it could be taken.
+
+        Raises:
+            RolloutLockedError: another one is at work, or is not finished.
+        """
+        with self._locked(dry=dry):
+            claim, current = self.claim(), self.current()
+            if claim is not None and claim.process == process:
+                return claim.rollout
+            if claim is not None and claim.process.lives:
+                raise RolloutLockedError(
+                    f"rollout {claim.said} is under way. Wait for it to end, or let it stop after its wave with "
+                    f"`tools/fleet rollout pause {claim.rollout}`. Nothing was changed."
+                )
+            rollout = asked or _name(what=what, reason=reason, current=current)
+            self._refuse_unfinished(current, rollout=rollout)
+            if self.control(rollout).aborted_by:
+                raise FleetError(f"rollout {rollout} was aborted. Plan a new one: tools/fleet rollout plan.")
+            if not dry:
+                began = time.time()
+                begun = Claim(
+                    rollout=rollout, what=what, reason=reason, who=who(), since=iso(began), began=began, process=process
+                )
+                write_atomic(self.directory / CLAIM, json.dumps(asdict(begun), indent=1).encode() + b"\n", MODE)
+            return rollout
+
+    def release(self, *, process: Process) -> None:
+        """The run is over, though its process lives on."""
+        with self._locked():
+            claim = self.claim()
+            if claim is not None and claim.process == process:
+                (self.directory / CLAIM).unlink()
+
+    def _refuse_unfinished(self, current: Rollout | None, *, rollout: str) -> None:
+        if current is None or current.is_over or current.rollout == rollout:
+            return
+        halted = f": {current.halts[-1].why}" if current.halts else ""
+        raise RolloutLockedError(
+            f"rollout {current.rollout} ({named(current.what, current.reason)}), begun by {current.by}, is not finished"
+            f"{halted}. Go on with it: ansible-playbook playbooks/rollout.yml -e rollout={current.rollout}. Or give it "
+            f"up: tools/fleet rollout abort {current.rollout}. To change these sites all the same: "
+            "-e rollout_beside=true. Nothing was changed."
+        )
+
+    @contextlib.contextmanager
+    def _locked(self, *, dry: bool = False) -> Iterator[None]:
+        if dry and not self.directory.is_dir():
+            yield
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def named(what: str, reason: str) -> str:
+    """A rollout in a few words."""
+    return f"{what}: {reason}" if reason else what
+
+
+def _name(*, what: str, reason: str, current: Rollout | None) -> str:
+    """The unfinished one of the same kind, or a new name. Why keys are made anew names the rollout for good."""
+    if current is not None and (current.what, current.reason) == (what, reason) and current.outcome != GIVEN_UP:
+        missing = what == "keys" and bool(reason) and current.exit_code
+        if not current.is_over or missing:
+            return current.rollout
+    return new_id(what)
+
+
+def new_id(what: str) -> str:
+    """An id that tells when and what."""
+    return f"{dt.datetime.now(tz=dt.UTC):%Y%m%d-%H%M%S}-{what}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as exc:
+        raise FleetError(_unreadable(path, exc)) from exc
+    if not isinstance(found, dict):
+        raise FleetError(_unreadable(path, "it is no JSON object"))
+    return found
+
+
+def _unreadable(path: Path, why: object) -> str:
+    return (
+        f"{path} cannot be understood ({why}). It holds nothing secret, and what a site runs is asked of the site. "
+        "Take it from a backup, or delete it: approvals and soak times begin anew then."
+    )

@@ -1,0 +1,249 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps of a run of a rollout: each reads the record, applies its rules to what was seen, and keeps it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+    DONE,
+    GIVEN_UP,
+    HALTED,
+    OPEN,
+    PAUSED,
+    WAITING,
+    Halt,
+    Rollout,
+    WaveLine,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import PLAN, RolloutFiles
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import WavePlan, read_wave_plan, usual
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import Claim
+
+    Answers = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What the sites answered when the new generation was put beside what they run."""
+
+    sites: Sequence[str]
+    answers: Answers
+    unsettled: Sequence[str]
+
+    @property
+    def settled(self) -> set[str]:
+        """Those that have nothing to change."""
+        return {site for site, one in self.answers.items() if one["ok"]} - set(self.unsettled)
+
+    @property
+    def away(self) -> bool:
+        """Whether anybody could not be served."""
+        return any(not one["ok"] for one in self.answers.values())
+
+
+class RolloutRun:
+    """One run, of which each step may be a process of its own."""
+
+    def __init__(self, *, fleet: Fleet, run: int, now: Callable[[], float] = time.time) -> None:
+        self.fleet = fleet
+        self.files = RolloutFiles(fleet)
+        self.process = Process.find(run)
+        self.now = now
+
+    def plan(self, rollout: str, *, what: str = "", reason: str = "") -> WavePlan:
+        """Its plan as it was written, else what is usual."""
+        text = self.files.plan_text(rollout)
+        if text is not None:
+            return read_wave_plan(text=text, file=shown_path(self.files.path(rollout) / PLAN), fleet=self.fleet)
+        record = self.files.read(rollout)
+        if record is None and not what:
+            known, where = ", ".join(self.files.ids()[-5:]) or "none", shown_path(self.files.directory)
+            raise FleetError(
+                f"rollout {rollout}: there is none of this id in {where} (there are: {known}). Plan one: tools/fleet "
+                "rollout plan --help."
+            )
+        kind = record.what if record is not None else what
+        why = record.reason if record is not None else reason
+        return usual(what="keys" if kind == "keys" else "configuration", reason=why, groups=self.fleet.plan.groups)
+
+    def claim(self, *, what: str, reason: str, asked: str = "", dry: bool = False) -> str:
+        """Be the one at work, before anything is touched."""
+        return self.files.take(what=what, reason=reason, process=self.process, asked=asked, dry=dry)
+
+    def mine(self) -> Claim | None:
+        """What this run has claimed."""
+        claim = self.files.claim()
+        return claim if claim is not None and claim.process == self.process else None
+
+    def release(self) -> None:
+        """This run is at work no more."""
+        self.files.release(process=self.process)
+
+    def open(
+        self, rollout: str, *, stage: Stage, what: str, reason: str, beside: bool = False, dry: bool = False
+    ) -> Rollout | None:
+        """Enter what every site has answered; nothing when there is nothing to roll out. Dry, nothing is kept."""
+        plan = self.plan(rollout, what=what, reason=reason)
+        groups: dict[str, list[str]] = {rule.group: [] for rule in plan.rules}
+        taking_part = set(stage.sites) - set(plan.exclude)
+        for site in self.fleet.sites:
+            if site.id in taking_part and site.group in groups:
+                groups[site.group].append(site.id)
+        record = self.files.read(rollout)
+        begun = record is not None
+        if record is None:
+            record = Rollout(
+                rollout=rollout,
+                fleet=self.fleet.plan.name,
+                what=plan.what,
+                reason=plan.reason,
+                by=who(),
+                began=self.now(),
+                failed=0,
+                unreachable=0,
+            )
+        record.take_stage(
+            waves=cut(rules=plan.rules, groups=groups), found=stage.answers, settled=stage.settled, now=self.now()
+        )
+        if not record.has_work and not begun and not (plan.what == "keys" and stage.away):
+            return None
+        # A person may have changed the plan since: a budget is what it is now, of all the sites there are.
+        total = len({*record.sites, *(site for sites in groups.values() for site in sites)})
+        record.failed, record.unreachable = plan.failed.of(total), plan.unreachable.of(total)
+        record.outcome, record.ended = OPEN, None
+        if not dry:
+            self.files.write(record)
+            if not beside:
+                self.files.make_current(rollout)
+        return record
+
+    def record(self, rollout: str) -> Rollout:
+        """The record of a rollout that was opened."""
+        record = self.files.read(rollout)
+        if record is None:
+            raise FleetError(f"rollout {rollout} was not opened. Run the whole playbook.")
+        return record
+
+    def waves(self, record: Rollout) -> list[str]:
+        """The waves that have anything to do or to wait for, in order."""
+        return [one.name for one in record.waves if record.turn(one) or (one.proven is not None and one.ended is None)]
+
+    def begin(self, record: Rollout, wave: str, *, pair: Callable[[], Sequence[str]]) -> list[str]:
+        """The sites whose turn it is; none when the rollout may not go on, and then the record says why.
+
+        `pair` says what is wrong with the gateways; it is asked only when there is a site to change.
+        """
+        line = _wave(record, wave)
+        if record.outcome != OPEN:
+            return []
+        control = self.files.control(record.rollout)
+        if control.aborted_by:
+            self._halt(record, line, why=f"aborted by {control.aborted_by}", outcome=GIVEN_UP)
+            return []
+        if control.paused_by:
+            why = f"paused by {control.paused_by}; go on with: tools/fleet rollout resume {record.rollout}"
+            self._halt(record, line, why=why, outcome=PAUSED)
+            return []
+        halt = record.keeps_back(line, control=control, now=self.now())
+        if halt is None and record.turn(line) and (problems := pair()):
+            halt = Halt(at=self.now(), wave=wave, why=f"the pair is not healthy: {'; '.join(problems)}")
+        if halt is not None:
+            record.halt(halt)
+            self.files.write(record)
+            return []
+        turn = record.turn(line)
+        if turn:
+            record.begin(line, now=self.now())
+        self.files.write(record)
+        return turn
+
+    def enter(
+        self,
+        record: Rollout,
+        wave: str,
+        *,
+        activate: Answers,
+        gate: Answers,
+        confirm: Answers,
+        activated: Mapping[str, float],
+    ) -> None:
+        """Enter what became of the sites of a wave."""
+        record.take_wave(
+            _wave(record, wave),
+            activate=activate,
+            gate=gate,
+            confirm=confirm,
+            activated=activated,
+            now=self.now(),
+        )
+        self.files.write(record)
+
+    def soaks(self, record: Rollout, wave: str) -> tuple[list[str], float]:
+        """The sites of a wave that have to stay well, and until when."""
+        line = _wave(record, wave)
+        well = [site for site in line.sites if site in record.sites and record.sites[site].state == DONE]
+        until = (line.proven or 0.0) + line.soak_seconds
+        if not well or line.proven is None or line.ended is not None or until <= self.now():
+            return [], 0.0
+        line.state = "soaking"
+        self.files.write(record)
+        return well, until
+
+    def end(self, record: Rollout, wave: str, *, lost: Mapping[str, str]) -> str:
+        """The wave is over; why the rollout goes no further, or nothing."""
+        line = _wave(record, wave)
+        if record.outcome != OPEN:
+            return record.halts[-1].why
+        record.take_soak(line, lost=lost)
+        why = record.end(line, now=self.now())
+        if why:
+            record.halt(Halt(at=self.now(), wave=wave, why=why))
+        self.files.write(record)
+        return why
+
+    def close(self, record: Rollout) -> None:
+        """The run is over."""
+        record.close(now=self.now())
+        self.files.write(record)
+        self.release()
+
+    def _halt(self, record: Rollout, line: WaveLine, *, why: str, outcome: str = HALTED) -> None:
+        record.halt(Halt(at=self.now(), wave=line.name, why=why), outcome=outcome)
+        self.files.write(record)
+
+
+def verdicts(record: Rollout, *, since: float) -> dict[str, dict[str, Any]]:
+    """Each site of a rollout as the play has to show it: well or failed, and changed in this run or not."""
+    halted = f"keeps what it runs: {record.halts[-1].why}" if record.outcome != OPEN and record.halts else ""
+    found = {}
+    for site, one in record.sites.items():
+        waits = one.state == WAITING
+        found[site] = {
+            "ok": one.state in {DONE, WAITING},
+            "changed": one.activated is not None and one.activated >= since,
+            "reason": one.reason,
+            "message": halted if waits else one.message,
+        }
+    return found
+
+
+def _wave(record: Rollout, name: str) -> WaveLine:
+    for wave in record.waves:
+        if wave.name == name:
+            return wave
+    known = ", ".join(wave.name for wave in record.waves)
+    raise FleetError(f"rollout {record.rollout} has no wave {name!r}. It has: {known}.")

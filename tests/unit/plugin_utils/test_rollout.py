@@ -1,0 +1,235 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rules of a rollout: whose turn it is, and when nobody else may be touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+    ABORTED,
+    DONE,
+    FAILED,
+    HALTED,
+    PARKED,
+    WAITING,
+    Control,
+    Halt,
+    Rollout,
+    from_data,
+    to_data,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import Wave
+
+NOW = 1000.0
+WELL = {"ok": True, "reason": "", "message": "well", "seconds": 0.3}
+SITES = {"canary": ["c1", "c2"], "north": ["n1", "n2", "n3"]}
+EVERY = [site for sites in SITES.values() for site in sites]
+
+
+def bad(reason: str) -> dict[str, Any]:
+    return {"ok": False, "reason": reason, "message": f"it is {reason}"}
+
+
+def waves(**asked: Any) -> list[Wave]:
+    return [Wave(name=group, group=group, sites=tuple(sites), **asked) for group, sites in SITES.items()]
+
+
+def begun(
+    *, settled: str = "", failed: int = 0, unreachable: int = 0, asked: dict[str, Any] | None = None, **stage: Any
+) -> Rollout:
+    """A rollout in which every site is due but those that are `settled`; `stage` says who answered otherwise."""
+    found = Rollout(
+        rollout="r", fleet="f", what="keys", reason="q4", by="me", began=NOW, failed=failed, unreachable=unreachable
+    )
+    answers = dict.fromkeys(EVERY, WELL) | stage
+    answers = {site: answer for site, answer in answers.items() if answer is not None}
+    found.take_stage(waves=waves(**(asked or {})), found=answers, settled=set(settled.split()), now=NOW)
+    return found
+
+
+def wave(
+    rollout: Rollout, name: str, *, activate: Any = WELL, gate: Any = WELL, confirm: Any = WELL, only: str = ""
+) -> str:
+    """Run a wave in which its sites answer so; with `only`, that one, and the others are well."""
+    line = next(one for one in rollout.waves if one.name == name)
+    turn = rollout.turn(line)
+
+    def answers(said: Any) -> dict[str, Any]:
+        return {site: said if not only or site == only else WELL for site in turn}
+
+    rollout.take_wave(
+        line,
+        activate=answers(activate),
+        gate=answers(gate),
+        confirm=answers(confirm),
+        activated=dict.fromkeys(turn, NOW),
+        now=NOW + 1,
+    )
+    return rollout.end(line, now=NOW + 1)
+
+
+def states(rollout: Rollout) -> dict[str, str]:
+    return {site: line.state for site, line in rollout.sites.items()}
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (WELL, WAITING),
+        (bad("unreachable"), PARKED),
+        (bad("bastion-unreachable"), PARKED),
+        (bad("timeout"), PARKED),
+        (bad("auth-refused"), ABORTED),
+        (bad("disk-full"), ABORTED),
+        # It had failed before, in this run.
+        (None, ABORTED),
+    ],
+)
+def test_a_site_that_cannot_be_staged_has_no_turn_and_nothing_was_changed_there(answer: Any, state: str) -> None:
+    assert states(begun(n1=answer))["n1"] == state
+
+
+def test_a_site_that_has_nothing_to_change_is_no_part_of_it() -> None:
+    assert "c1" not in begun(settled="c1").sites
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        ({}, DONE),
+        ({"activate": bad("unreachable")}, PARKED),
+        ({"activate": bad("disk-full")}, ABORTED),
+        # Whether it has done so is not known.
+        ({"activate": bad("timeout")}, FAILED),
+        ({"activate": bad("no-receipt")}, FAILED),
+        ({"gate": bad("")}, FAILED),
+        ({"confirm": bad("unreachable")}, FAILED),
+    ],
+)
+def test_changed_and_lost_is_told_apart_from_not_changed_and_from_never_reached(
+    answers: dict[str, Any], state: str
+) -> None:
+    rollout = begun()
+    wave(rollout, "canary", only="c1", **answers)
+    assert states(rollout)["c1"] == state
+    assert states(rollout)["c2"] == DONE
+
+
+@pytest.mark.parametrize(("budget", "stops"), [(0, "1 site failed, the budget for that is 0"), (1, ""), (2, "")])
+def test_more_failed_sites_than_the_budget_stop_it(budget: int, stops: str) -> None:
+    assert wave(begun(failed=budget), "canary", only="c1", gate=bad("")) == stops
+
+
+def test_the_budget_is_one_for_all_waves() -> None:
+    rollout = begun(failed=1)
+    assert wave(rollout, "canary", only="c1", gate=bad("")) == ""
+    assert wave(rollout, "north", only="n1", gate=bad("")) == "2 sites failed, the budget for that is 1"
+
+
+def test_a_wave_of_which_nobody_is_well_stops_it_whatever_the_budget() -> None:
+    assert wave(begun(failed=9), "canary", gate=bad("")) == "none of its sites is well"
+    assert wave(begun(unreachable=9), "canary", activate=bad("unreachable")) == "none of its sites is well"
+    assert wave(begun(settled="c2", failed=9), "canary", gate=bad("")) == ""
+
+
+def test_a_wave_can_ask_for_a_part_of_its_sites() -> None:
+    assert wave(begun(failed=9, asked={"success_percent": 50}), "canary", only="c1", gate=bad("")) == ""
+    assert (
+        wave(begun(failed=9, asked={"success_percent": 51}), "canary", only="c1", gate=bad(""))
+        == "1 of 2 sites passed, and 51% have to"
+    )
+
+
+def keeps_back(rollout: Rollout, name: str, control: Control | None = None) -> Halt | None:
+    line = next(one for one in rollout.waves if one.name == name)
+    return rollout.keeps_back(line, control=control or Control(), now=NOW)
+
+
+def test_too_many_that_cannot_be_reached_keep_everybody_back() -> None:
+    away: dict[str, Any] = {"n1": bad("unreachable"), "n2": bad("timeout")}
+    assert keeps_back(begun(unreachable=2, **away), "canary") is None
+    halt = keeps_back(begun(unreachable=1, **away), "canary")
+    assert halt is not None
+    assert halt.why == "2 sites could not be reached, the budget for that is 1"
+
+
+def test_a_wave_that_never_had_a_turn_still_has_to_show_that_somebody_is_well() -> None:
+    halt = keeps_back(begun(unreachable=9, c1=bad("unreachable"), c2=bad("unreachable")), "north")
+    assert halt is not None
+    assert (halt.wave, halt.why) == ("canary", "none of its sites is well")
+    assert keeps_back(begun(unreachable=9, settled="c2", c1=bad("unreachable")), "north") is None
+
+
+def test_an_approval_is_wanted_for_the_wave_that_asks_for_it_and_only_while_it_has_a_turn() -> None:
+    rollout = begun(asked={"approval": True})
+    halt = keeps_back(rollout, "canary")
+    assert halt is not None
+    assert halt.why == "wave canary wants an approval: tools/fleet rollout approve r 'canary'"
+    assert keeps_back(rollout, "canary", Control(approved={"canary": "me"})) is None
+    assert keeps_back(begun(settled="c1 c2", asked={"approval": True}), "canary") is None
+
+
+def test_a_site_that_failed_has_another_turn_in_the_next_run_and_one_that_is_done_has_none() -> None:
+    rollout = begun()
+    wave(rollout, "canary", only="c1", gate=bad(""))
+    rollout.take_stage(waves=waves(), found=dict.fromkeys(EVERY, WELL), settled={"c2"}, now=NOW)
+    assert states(rollout) == {"c1": WAITING, "c2": DONE, "n1": WAITING, "n2": WAITING, "n3": WAITING}
+    assert wave(rollout, "canary") == ""
+
+
+def test_a_site_that_a_killed_run_had_confirmed_is_done_and_its_soak_begins_then() -> None:
+    rollout = begun(asked={"soak_seconds": 60})
+    rollout.take_stage(waves=waves(), found=dict.fromkeys(["c1", "c2"], WELL), settled={"c1", "c2"}, now=NOW + 50)
+    assert [(one.name, one.proven, one.ended) for one in rollout.waves[:1]] == [("canary", NOW + 50, None)]
+    assert rollout.has_work
+
+
+def test_a_site_that_joins_the_fleet_has_its_turn_in_the_last_wave_of_its_group() -> None:
+    rollout = begun()
+    later = [
+        Wave(name="canary", group="canary", sites=("c1", "c2", "c9")),
+        Wave(name="south", group="south", sites=("s1",)),
+    ]
+    rollout.take_stage(waves=later, found={"c9": WELL, "s1": WELL}, settled=set(), now=NOW)
+    assert [(one.name, one.sites) for one in rollout.waves] == [
+        ("canary", ["c1", "c2", "c9"]),
+        ("north", ["n1", "n2", "n3"]),
+        ("south", ["s1"]),
+    ]
+
+
+def test_a_site_that_was_lost_in_the_soak_has_failed() -> None:
+    rollout = begun()
+    wave(rollout, "canary")
+    rollout.take_soak(rollout.waves[0], lost={"c1": "down: no session"})
+    assert rollout.end(rollout.waves[0], now=NOW) == "1 site failed, the budget for that is 0"
+    assert rollout.sites["c1"].message == "lost after it was confirmed: down: no session"
+
+
+@pytest.mark.parametrize(
+    ("stage", "halted", "code"),
+    [({}, "", 0), ({"n1": bad("unreachable")}, "", 2), ({"n1": bad("disk-full")}, "", 2), ({}, "so", 3)],
+)
+def test_the_exit_code_tells_failed_sites_from_a_rollout_that_was_held_up(
+    stage: dict[str, Any],
+    halted: str,
+    code: int,
+) -> None:
+    rollout = begun(unreachable=1, **stage)
+    wave(rollout, "canary")
+    wave(rollout, "north")
+    if halted:
+        rollout.halt(Halt(at=NOW, wave="north", why=halted), outcome=HALTED)
+    rollout.close(now=NOW)
+    assert rollout.exit_code == code
+
+
+def test_it_is_kept_and_read_as_it_was() -> None:
+    rollout = begun(n1=bad("unreachable"))
+    wave(rollout, "canary")
+    rollout.halt(Halt(at=NOW, wave="north", why="so"))
+    assert from_data(to_data(rollout)) == rollout
