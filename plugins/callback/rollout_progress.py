@@ -26,9 +26,9 @@ requirements:
 """
 
 EXAMPLES = r"""
-# ansible.cfg: it comes last
-# [defaults]
-# callbacks_enabled = ansible.builtin.junit, spokewright.fleet.rollout_progress
+# A CI job that does not use the ansible.cfg of the checkout; of several callbacks, this one comes last.
+variables:
+  ANSIBLE_CALLBACKS_ENABLED: ansible.builtin.junit, spokewright.fleet.rollout_progress
 """
 
 import sys
@@ -44,7 +44,8 @@ if t.TYPE_CHECKING:
     from ansible.executor.task_result import CallbackTaskResult
 
 ACTION: t.Final = "spokewright.fleet.rollout"
-COLOURS: t.Final = {"plain": None, "good": C.COLOR_OK, "bad": C.COLOR_ERROR}
+# Ansible makes its constants when it starts.
+COLOURS: t.Final = {"plain": None, "good": C.COLOR_OK, "bad": C.COLOR_ERROR}  # type: ignore[attr-defined]
 
 
 class CallbackModule(CallbackBase):

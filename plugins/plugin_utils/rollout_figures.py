@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is said of a rollout as a whole: the verdict in words, who was offline for how long, who is in which wave. Pure."""
+"""What is said of a rollout as a whole: the verdict, who was offline for how long, who is in which wave. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # In the order in which they are counted, with what each means.
 STATES: Final = {
     "done": "runs the new generation; the gateway and a packet through the tunnel have shown it",
-    "failed": "was changed and did not come up with the new generation in time; it goes back to the former one by itself",
+    "failed": "was changed and did not come up with the new generation in time; it goes back by itself",
     "aborted": "something that it needs first was missing; nothing was changed",
     "parked": "its out-of-band link is down; it was not tried and is taken up by a later run",
     "waiting": "its turn has not come; it runs what it ran before",
@@ -81,7 +81,9 @@ def verdict(data: Mapping[str, Any]) -> Verdict:
     """How it ended, in words."""
     total = data["summary"]
     whole = total["done"] == total["total"]
-    come = f"{'all' if whole else total['done']} {'' if whole else 'of '}{_sites(total['total'])} run the new generation"
+    come = (
+        f"{'all' if whole else total['done']} {'' if whole else 'of '}{_sites(total['total'])} run the new generation"
+    )
     others = ", ".join(f"{total[state]} {state}" for state in STATES if state != "done" and total[state])
     if data["outcome"] == "finished":
         kind: Kind = "bad" if total["failed"] else "good" if whole else "mixed"

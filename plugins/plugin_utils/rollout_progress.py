@@ -50,20 +50,23 @@ class RolloutProgress:
         if kind == "refused" and not code:
             code = REFUSED
         self._codes[rollout] = code
-        said = {
-            "opened": self._opened,
-            "wave_began": self._wave_begins,
-            "wave_ended": self._wave_ends,
-            "soaking": self._soaks,
-            "closed": self._closed,
-            "refused": lambda _event: f"refused: {message}",
-        }.get(kind, lambda _event: kind)(event)
+        said = self._said(kind, event) if kind != "refused" else f"refused: {message}"
         mood: Mood = "plain"
         if code or event.get("failed"):
             mood = "bad"
         elif kind in {"wave_ended", "closed"}:
             mood = "good"
         return Line(text=tame(f"rollout {rollout}: {said}"), mood=mood)
+
+    def _said(self, kind: str, event: Mapping[str, Any]) -> str:
+        known = {
+            "opened": self._opened,
+            "wave_began": self._wave_begins,
+            "wave_ended": self._wave_ends,
+            "soaking": self._soaks,
+            "closed": self._closed,
+        }
+        return known[kind](event) if kind in known else kind
 
     @staticmethod
     def _opened(event: Mapping[str, Any]) -> str:

@@ -76,8 +76,8 @@ def rollout_text(data: Mapping[str, Any]) -> str:
     offline = shown["offline"]
     lines = [
         shown["verdict"],
-        f"{TITLES.get(shown['what'], 'Rollout')} {shown['rollout']} on fleet {shown['fleet']}"
-        f" by {shown['by']}, {shown['began']} to {shown['ended']} ({duration(shown['seconds'])})",
+        f"{TITLES.get(shown['what'], 'Rollout')} {shown['rollout']} on fleet {shown['fleet']} by {shown['by']}",
+        f"From {shown['began']} to {shown['ended']}, {duration(shown['seconds'])}",
         *([f"Reason: {shown['reason']}"] if shown["reason"] else []),
     ]
     if offline["sites"]:

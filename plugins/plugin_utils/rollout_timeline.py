@@ -101,7 +101,8 @@ def timeline(*, data: Mapping[str, Any], waves: Sequence[Wave]) -> Timeline:
         ticks=scale.ticks(),
         rows=rows,
         halts=[
-            Tick(x=scale.x(_moment(halt["at"])), label=str(number)) for number, halt in enumerate(data["halts"], start=1)
+            Tick(x=scale.x(_moment(halt["at"])), label=str(number))
+            for number, halt in enumerate(data["halts"], start=1)
         ],
     )
 
