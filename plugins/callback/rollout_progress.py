@@ -31,7 +31,6 @@ variables:
   ANSIBLE_CALLBACKS_ENABLED: ansible.builtin.junit, spokewright.fleet.rollout_progress
 """
 
-import sys
 import typing as t
 
 from ansible import constants as C  # noqa: N812  # as every callback of Ansible names it
@@ -79,7 +78,7 @@ class CallbackModule(CallbackBase):
         with its own cleaning up on the way; by then the recap stands there, because the screen's callback comes first.
         """
         if self._progress.exit_code:
-            sys.exit(self._progress.exit_code)
+            raise SystemExit(self._progress.exit_code)
 
     def _say(self, result: CallbackTaskResult) -> None:
         event = result.result.get("event")

@@ -48,13 +48,13 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One wave. `bar` and `soak` are a place and a width; `columns` is a path of the activations over time."""
+    """One wave. `span` and `soak` are a place and a width; `columns` is a path of the activations over time."""
 
     name: str
     state: str
     y: float
     sites: int
-    bar: tuple[float, float] | None
+    span: tuple[float, float] | None
     soak: tuple[float, float] | None
     columns: str
     failed: Sequence[float]
@@ -165,21 +165,21 @@ class _Scale:
 
 def _row(*, wave: Wave, y: float, scale: _Scale) -> Row:
     facts = wave.facts
-    bar = soak = None
+    span = soak = None
     if facts["began"]:
         begin = scale.x(_moment(facts["began"]))
         ended = _moment(facts["ended"]) if facts["ended"] else scale.end
-        bar = (begin, max(scale.x(ended) - begin, LEAST))
+        span = (begin, max(scale.x(ended) - begin, LEAST))
         if facts["soak_seconds"] and facts["state"] in {"done", "soaking"}:
             from_here = max(scale.x(ended - facts["soak_seconds"]), begin)
-            soak = (from_here, max(begin + bar[1] - from_here, 0.0))
+            soak = (from_here, max(begin + span[1] - from_here, 0.0))
     active = [(scale.x(_moment(one["activated"])), one["state"]) for one in wave.sites.values() if one["activated"]]
     return Row(
         name=wave.name,
         state=str(facts["state"]),
         y=y,
         sites=len(wave.sites),
-        bar=bar,
+        span=span,
         soak=soak,
         columns=_columns([x for x, _state in active], bottom=y + 6 + BAR),
         failed=sorted({x for x, state in active if state == "failed"}),

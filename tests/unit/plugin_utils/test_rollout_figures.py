@@ -107,10 +107,10 @@ def test_the_time_line() -> None:
 
     canary, north, south = found.rows
     per_second = (WIDTH - LEFT - RIGHT) / 130
-    assert canary.bar == pytest.approx((LEFT + 10 * per_second, 52 * per_second), abs=0.2)
+    assert canary.span == pytest.approx((LEFT + 10 * per_second, 52 * per_second), abs=0.2)
     assert canary.soak == pytest.approx((LEFT + 17 * per_second, 45 * per_second), abs=0.2)
     assert north.failed == pytest.approx([LEFT + 71 * per_second], abs=0.1)
-    assert (south.bar, south.columns) == (None, "")
+    assert (south.span, south.columns) == (None, "")
     assert [halt.label for halt in found.halts] == ["1"]
     assert found.halts[0].x == pytest.approx(LEFT + 127 * per_second, abs=0.1)
     assert [tick.label for tick in found.ticks] == ["23:50:00", "23:50:30", "23:51:00", "23:51:30", "23:52:00"]
