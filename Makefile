@@ -25,7 +25,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test lint unit molecule e2e fault failover sanity bench lab-down docs lock clean venv system ready
+.PHONY: help demo test lint unit molecule e2e fault failover sanity bench lab-down docs lock clean venv system browser ready
 
 help: ## list the commands
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -46,7 +46,7 @@ unit: ready ## unit tests (PYTEST_ARGS="-k name")
 molecule: ready ## each role on lab hosts: converge, idempotence, verify (SCENARIO=ha_agent for one)
 	@tools/molecule $(SCENARIO)
 
-e2e: ready ## end-to-end tests on the lab (PYTEST_ARGS="-k name"; LONG=1 adds those that take long)
+e2e: ready browser ## end-to-end tests on the lab (PYTEST_ARGS="-k name"; LONG=1 adds those that take long)
 	@pytest tests/integration tests/faults $(PYTEST_ARGS)
 
 fault: ready ## break the pair on the lab and judge what it does (CASE=owner-dead; without it: list the cases)
@@ -83,5 +83,8 @@ venv:
 
 system:
 	@tools/bootstrap system
+
+browser:
+	@tools/bootstrap browser
 
 ready: system venv

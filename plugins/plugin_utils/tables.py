@@ -152,14 +152,14 @@ def ledger_table(entries: t.Sequence[t.Mapping[str, t.Any]]) -> str:
     rows = [
         [
             # A damaged line is shown as far as it goes; `ledger verify` names it.
-            *(_tame(str(one.get(field) or "-")) for field in LEDGER_FIELDS),
+            *(tame(str(one.get(field) or "-")) for field in LEDGER_FIELDS),
         ]
         for one in entries
     ]
     return table(head=[field.upper() for field in LEDGER_FIELDS], rows=rows)
 
 
-def _tame(text: str) -> str:
+def tame(text: str) -> str:
     """On one line, and with nothing in it that a terminal obeys: a reason is whatever somebody typed."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in " ".join(text.split()))
 

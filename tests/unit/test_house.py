@@ -301,8 +301,8 @@ def plugin_files(*kinds: str) -> list[Path]:
 
 
 def documented() -> list[Path]:
-    """Modules and inventory plugins; an action's documentation stands in the module of the same name."""
-    return plugin_files("modules", "inventory")
+    """Modules, inventory and callback plugins; an action's documentation stands in the module of the same name."""
+    return plugin_files("modules", "inventory", "callback")
 
 
 def doc_blocks(path: Path) -> dict[str, str]:
@@ -408,7 +408,7 @@ def test_what_runs_on_managed_hosts_needs_only_the_standard_library(path: Path) 
     assert foreign == set()
 
 
-@pytest.mark.parametrize("path", plugin_files("modules", "action", "inventory", "filter"), ids=relative)
+@pytest.mark.parametrize("path", plugin_files("modules", "action", "inventory", "filter", "callback"), ids=relative)
 def test_an_entry_file_is_thin(path: Path) -> None:
     assert len(text_of(path).splitlines()) <= 250
 
