@@ -61,9 +61,7 @@ class ActionModule(ActionBase):
         failed = [one for one in passed.values() if not one.ok]
         result.update(
             changed=False,
-            sites={
-                one.site: {"ok": one.ok, "message": one.message, "seconds": one.seconds} for one in passed.values()
-            },
+            sites={one.site: {"ok": one.ok, "message": one.message, "seconds": one.seconds} for one in passed.values()},
             msg=f"{len(passed) - len(failed)} of {len(passed)} sites passed the gate",
         )
         return result

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
 
+
 class KeyStoreError(FleetError):
     """The key store cannot be used as it is."""
 

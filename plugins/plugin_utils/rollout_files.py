@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
     GIVEN_UP,
     Control,
@@ -85,6 +86,14 @@ class RolloutFiles:
         if not self.directory.is_dir():
             return []
         return sorted(one.name for one in self.directory.iterdir() if (one / PLAN).exists() or (one / STATE).exists())
+
+    def unknown(self, rollout: str) -> FleetError:
+        """What to say of an id that nobody has planned or begun."""
+        known = ", ".join(self.ids()[-5:]) or "none"
+        return FleetError(
+            f"rollout {rollout}: there is none of this id in {shown_path(self.directory)} (the last are: {known}). "
+            "Plan one: tools/fleet rollout plan --help."
+        )
 
     def read(self, rollout: str) -> Rollout | None:
         """What was done, nothing when it was never begun."""

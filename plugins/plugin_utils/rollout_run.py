@@ -55,6 +55,19 @@ class Stage:
         return any(not one["ok"] for one in self.answers.values())
 
 
+def plan_of(*, fleet: Fleet, files: RolloutFiles, rollout: str, what: str = "", reason: str = "") -> WavePlan:
+    """The plan of a rollout as it was written, else what is usual for what it brings."""
+    text = files.plan_text(rollout)
+    if text is not None:
+        return read_wave_plan(text=text, file=shown_path(files.path(rollout) / PLAN), fleet=fleet)
+    record = files.read(rollout)
+    if record is None and not what:
+        raise files.unknown(rollout)
+    kind = record.what if record is not None else what
+    why = record.reason if record is not None else reason
+    return usual(what="keys" if kind == "keys" else "configuration", reason=why, groups=fleet.plan.groups)
+
+
 class RolloutRun:
     """One run, of which each step may be a process of its own."""
 
@@ -66,19 +79,7 @@ class RolloutRun:
 
     def plan(self, rollout: str, *, what: str = "", reason: str = "") -> WavePlan:
         """Its plan as it was written, else what is usual."""
-        text = self.files.plan_text(rollout)
-        if text is not None:
-            return read_wave_plan(text=text, file=shown_path(self.files.path(rollout) / PLAN), fleet=self.fleet)
-        record = self.files.read(rollout)
-        if record is None and not what:
-            known, where = ", ".join(self.files.ids()[-5:]) or "none", shown_path(self.files.directory)
-            raise FleetError(
-                f"rollout {rollout}: there is none of this id in {where} (there are: {known}). Plan one: tools/fleet "
-                "rollout plan --help."
-            )
-        kind = record.what if record is not None else what
-        why = record.reason if record is not None else reason
-        return usual(what="keys" if kind == "keys" else "configuration", reason=why, groups=self.fleet.plan.groups)
+        return plan_of(fleet=self.fleet, files=self.files, rollout=rollout, what=what, reason=reason)
 
     def claim(self, *, what: str, reason: str, asked: str = "", dry: bool = False) -> str:
         """Be the one at work, before anything is touched."""

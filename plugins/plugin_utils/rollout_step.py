@@ -7,22 +7,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_problem import FORBID_CHANGE, said
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_report import look_at_pair
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, FINISHED, OPEN
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import new_id
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import write_rollout_report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import Stage, verdicts
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_view import rollout_data
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import ReportError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.soak import soak
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import sites_by_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import RolloutFiles
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import RolloutRun
+
+
+def report_of(*, fleet: Fleet, store: KeyStore, files: RolloutFiles, record: Rollout) -> Path:
+    """Write the report of a rollout; the path of its page."""
+    keys = store.index(sites=list(record.sites))
+    data = rollout_data(record=record, control=files.control(record.rollout), keys=keys)
+    return write_rollout_report(directory=fleet.plan_file.parent / "reports" / record.rollout, data=data)
 
 
 class Step:
@@ -118,11 +131,18 @@ class Step:
         self._run.close(record)
         why = f", {record.outcome}: {record.halts[-1].why}" if record.outcome != FINISHED else ""
         counts = ", ".join(f"{number} {state}" for state, number in record.summary.items() if number)
+        said, report = f"rollout {record.rollout}: {counts}{why}", ""
+        try:
+            report = shown_path(report_of(fleet=self._fleet, store=self._store, files=self._run.files, record=record))
+            said += f". Report: {report}"
+        except ReportError as exc:
+            # The sites still want their verdicts.
+            said += f". {exc}"
         return {
             "sites": verdicts(record, since=claim.began if claim else 0.0),
             "exit_code": record.exit_code,
-            "event": _event("closed", record=record),
-            "msg": f"rollout {record.rollout}: {counts}{why}",
+            "event": {**_event("closed", record=record), "report": report},
+            "msg": said,
         }
 
     def _claim(self) -> str:

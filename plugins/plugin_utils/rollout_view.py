@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
@@ -29,7 +30,7 @@ def rollout_data(
         "by": record.by,
         "began": iso(record.began),
         "ended": _moment(ended),
-        "seconds": round(ended - record.began, 1) if ended is not None else None,
+        "seconds": round((ended if ended is not None else time.time()) - record.began, 1),
         "outcome": record.outcome,
         "exit_code": record.exit_code,
         "halts": [{"at": iso(one.at), "wave": one.wave, "why": one.why} for one in record.halts],

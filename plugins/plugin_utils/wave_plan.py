@@ -62,6 +62,14 @@ def refuse_id(rollout: str) -> None:
         raise FleetError(f"rollout: {rollout!r} is no id of a rollout. {ID_RULE}")
 
 
+def read_share(text: str) -> Share | None:
+    """A number of sites or a percentage of them; nothing when it is neither."""
+    found = _SHARE.fullmatch(text)
+    if found is None or (found[2] and int(found[1]) > PERCENT):
+        return None
+    return Share(number=int(found[1]), percent=bool(found[2]))
+
+
 def sites_by_group(*, plan: WavePlan, fleet: Fleet) -> dict[str, list[str]]:
     """The sites of each group that the plan is for, in the order of the registry."""
     groups: dict[str, list[str]] = {rule.group: [] for rule in plan.rules}
@@ -141,13 +149,12 @@ class _Reader:
         return None if failed is None or unreachable is None else (failed, unreachable)
 
     def _share(self, node: Node) -> Share | None:
-        found = _SHARE.fullmatch(node.text) if node.kind in {"integer", "text"} else None
-        if found is None or (found[2] and int(found[1]) > PERCENT):
+        share = read_share(node.text) if node.kind in {"integer", "text"} else None
+        if share is None:
             self._reader.fault(
                 node, f"'{node.text}' is no number of sites.", "Write a number, as 3, or a percentage of all, as 10%."
             )
-            return None
-        return Share(number=int(found[1]), percent=bool(found[2]))
+        return share
 
     def _rules(self, node: Node | None) -> tuple[Rule, ...] | None:
         items = self._reader.items(node, of="- group: NAME")
