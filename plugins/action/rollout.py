@@ -18,6 +18,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import loa
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import LOCKED
 
+IN_A_WAVE = ("begun", "ended")
 STATES = ("planned", "claimed", "opened", "begun", "ended", "closed")
 
 display = Display()
@@ -75,5 +76,8 @@ class ActionModule(ActionBase):
             event = {"event": "refused", "rollout": args["rollout"], "exit_code": LOCKED}
             result.update(failed=True, msg=str(exc), event=event)
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            if args["state"] not in IN_A_WAVE:
+                raise AnsibleActionFail(str(exc)) from None
+            # A task that fails for all sites at once drops all but one from the play, and the recap calls them well.
+            result.update(changed=False, sites=[], stopped=str(exc), msg=f"no other site is touched: {exc}")
         return result

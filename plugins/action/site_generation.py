@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.counts import check_counts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import not_begun
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import (
@@ -33,6 +34,7 @@ if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
 
 PROGRESS_SECONDS = 3.0
+IN_A_WAVE = ("activate", "confirm")
 
 display = Display()
 
@@ -81,7 +83,13 @@ class ActionModule(ActionBase):
                 owner=own_run(),
                 texts=self._task.diff,
             )
-            results = run.carry_out(sites=wanted, workers=args["workers"], on_progress=_Reporter(verb=args["verb"]))
+            try:
+                results = run.carry_out(sites=wanted, workers=args["workers"], on_progress=_Reporter(verb=args["verb"]))
+            except FleetError as exc:
+                if args["verb"] not in IN_A_WAVE:
+                    raise
+                # A task that fails for all sites at once drops all but one from the play, as if they were well.
+                results = {site: not_begun(site, str(exc)) for site in wanted}
             result.update(site_run.summary(results=results, began=run.began))
             result["msg"] = _say(verb=args["verb"], results=results, dry_run=dry)
             keys = store.index(sites=list(results)) if args["report"] and not dry else {}

@@ -15,7 +15,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import Passed, wait_for_sites
 
 display = Display()
 
@@ -57,7 +57,8 @@ class ActionModule(ActionBase):
                 on_look=lambda done, total: display.display(f"  gate: {done} of {total} sites are up as planned"),
             )
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            # A task that fails for all of them at once drops all but one from the play, and the recap calls them well.
+            passed = {site: Passed(site, ok=False, message=str(exc)) for site in args["sites"]}
         failed = [one for one in passed.values() if not one.ok]
         result.update(
             changed=False,

@@ -126,28 +126,35 @@ waves:
   returned: with V(opened)
   type: list
   elements: str
+  sample: [canary, north 1/2, north 2/2]
 sites:
   description: With V(planned) and V(begun), ids of sites. With V(closed), a verdict for each site.
   returned: with V(planned), V(begun) and V(closed)
   type: raw
+  sample: [site-0001]
 stopped:
   description: Why the rollout goes no further. Empty when it may go on.
   returned: with V(begun) and V(ended)
   type: str
+  sample: 1 site failed, the budget for that is 0
 what:
   description: What is brought to the sites.
   returned: with V(planned)
   type: str
+  sample: keys
 reason:
   description: Why.
   returned: with V(planned)
   type: str
+  sample: quarter 4
 exit_code:
   description: 0 when all is well, 2 when sites failed or could not be reached, 3 when the rollout was held up.
   returned: with V(closed)
   type: int
+  sample: 0
 event:
   description: How far the rollout is, for whoever shows it.
   returned: when there is anything to tell
   type: dict
+  sample: {event: wave_ended, rollout: 2026-q4, wave: canary, number: 1, waves: 3, sites: 2, done: 2, failed: 0}
 """

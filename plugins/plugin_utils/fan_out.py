@@ -105,6 +105,11 @@ def fan_out(
     return {site: results[site] for site in dict.fromkeys(sites)}
 
 
+def not_begun(site: str, why: str) -> SiteResult:
+    """What became of a site when the whole work could not begin, or broke off."""
+    return SiteResult(site=site, ok=False, reason="not-begun", message=f"{site}: {why}")
+
+
 def _mixed(*, sites: list[str], at_once: int) -> list[str]:
     """The sites in an order in which those that are worked on at the same time are no neighbours."""
     step = -(-len(sites) // max(1, at_once))

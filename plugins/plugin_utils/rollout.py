@@ -107,15 +107,19 @@ class Rollout:
         """Enter what every site answered when the new generation was put beside what it runs.
 
         Args:
-            waves: the waves of all sites of this run. A site that has a turn already keeps it.
+            waves: the waves of all sites of this run. A site that has a turn already keeps it, and one that is no part
+                of this run is what it was.
             found: what each site answered, with ``ok``, ``reason`` and ``message``. None of a site: it failed before.
             settled: sites that run the new generation, confirmed.
             now: the time.
         """
         self._join(waves)
+        asked = {site for wave in waves for site in wave.sites}
         for wave in self.waves:
             wave.settled = sum(site in settled and site not in self.sites for site in wave.sites)
             for site in wave.sites:
+                if site not in asked:
+                    continue
                 answer = found.get(site)
                 if site in settled:
                     if site in self.sites and self.sites[site].state != DONE:

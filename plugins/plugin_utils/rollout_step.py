@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_problem import FORBID_CHANGE, said
@@ -16,7 +17,6 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files im
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import write_rollout_report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import Stage, verdicts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_view import rollout_data
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import ReportError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.soak import soak
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import sites_by_group
 
@@ -135,7 +135,7 @@ class Step:
         try:
             report = shown_path(report_of(fleet=self._fleet, store=self._store, files=self._run.files, record=record))
             said += f". Report: {report}"
-        except ReportError as exc:
+        except FleetError as exc:
             # The sites still want their verdicts.
             said += f". {exc}"
         return {

@@ -28,7 +28,7 @@ def plan_table(data: t.Mapping[str, t.Any]) -> str:
     why = f": {tame(data['reason'])}" if data["reason"] else ""
     head = [
         f"rollout {data['rollout']}, {data['what']}{why}",
-        f"{sites} sites reconnect, each once and for about {data['away_seconds']} s at most; no gateway daemon restarts",
+        f"{sites} sites reconnect, each once, for about {data['away_seconds']} s at most; no gateway restarts anything",
         f"it stops when more than {budgets['failed']} fail, or more than {budgets['unreachable']} cannot be reached",
     ]
     left_out = [f"left out: {', '.join(data['exclude'])}"] if data["exclude"] else []

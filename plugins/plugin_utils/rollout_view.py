@@ -73,6 +73,6 @@ def _moment(when: float | None) -> str:
 
 
 def _key(epochs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """What its key is known by. The key's state is left out: the report is about the site's."""
+    """What its key is known by, empty for a site without one. The key's state is left out: it is about the site's."""
     newest = epochs.get(newest_of(epochs), {})
-    return {fact: newest[fact] for fact in KEY_FACTS if fact in newest and fact != "state"}
+    return {fact: newest.get(fact, "") for fact in KEY_FACTS if fact != "state"}

@@ -181,6 +181,14 @@ def test_a_site_that_failed_has_another_turn_in_the_next_run_and_one_that_is_don
     assert wave(rollout, "canary") == ""
 
 
+def test_a_site_that_is_no_part_of_a_later_run_is_what_it_was() -> None:
+    rollout = begun(n1=bad("unreachable"), unreachable=1)
+    wave(rollout, "canary")
+    later = [Wave(name="north", group="north", sites=("n2", "n3"))]
+    rollout.take_stage(waves=later, found={"n2": WELL, "n3": WELL}, settled=set(), now=NOW)
+    assert states(rollout) == {"c1": DONE, "c2": DONE, "n1": PARKED, "n2": WAITING, "n3": WAITING}
+
+
 def test_a_site_that_a_killed_run_had_confirmed_is_done_and_its_soak_begins_then() -> None:
     rollout = begun(asked={"soak_seconds": 60})
     rollout.take_stage(waves=waves(), found=dict.fromkeys(["c1", "c2"], WELL), settled={"c1", "c2"}, now=NOW + 50)

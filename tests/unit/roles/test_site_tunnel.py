@@ -77,7 +77,12 @@ def a_fleet(tmp_path: Path) -> Path:
 
 
 def rollout(
-    tmp_path: Path, fates: dict[str, str], *options: str, left: tuple[str, ...] = (), reason: str = ""
+    tmp_path: Path,
+    fates: dict[str, str],
+    *options: str,
+    left: tuple[str, ...] = (),
+    reason: str = "",
+    real: tuple[str, ...] = (),
 ) -> tuple[list[str], list[dict[str, Any]], str]:
     """The sites that were activated, in order; everything that was asked; what Ansible said."""
     here = tmp_path / "ansible_collections/spokewright/fleet"
@@ -85,9 +90,9 @@ def rollout(
         (here / "plugins/action").mkdir(parents=True)
         for name in ("galaxy.yml", "meta", "roles", "plugins/modules", "plugins/plugin_utils", "plugins/module_utils"):
             (here / name).symlink_to(ROOT / name)
-        for name in ("site_generation", "tunnel_gate"):
+        for name in {"site_generation", "tunnel_gate"} - {*real}:
             (here / f"plugins/action/{name}.py").write_text(ACTION)
-        for name in ("site_verdict", "rollout"):
+        for name in ("site_verdict", "rollout", *real):
             (here / f"plugins/action/{name}.py").symlink_to(ROOT / f"plugins/action/{name}.py")
     children: dict[str, Any] = {group: {"hosts": {site: {} for site in sites}} for group, sites in GROUPS.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"sites": {"children": children}}}}))
