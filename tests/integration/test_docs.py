@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the README, the rotation, the tutorial, the daily work and the pair, in the order of a reader."""
+"""Every command of the README, rotation, rollouts, tutorial, daily work and the pair, in the order of a reader."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ pytestmark = [
     pytest.mark.timeout(1500),
 ]
 
+ROLLOUT = "ansible-playbook playbooks/rollout.yml -e rollout=2026-q4"
+
 # What a document says ends otherwise than well, by the text before it: the mistake made on purpose, the pair of one.
 ENDS_OTHERWISE = {
     ("tutorial.md", "tools/fleet check"): 2,
     ("tutorial.md", "tools/fleet status", "tools/lab kill gw1"): 1,
+    # It stops before the wave that wants an approval.
+    ("rollouts.md", ROLLOUT, "--check"): 3,
+    ("rollouts.md", "tools/fleet rollout show 2026-q4"): 1,
     # Nothing was removed from this fleet, so there is nothing to release.
     ("daily-work.md", "tools/fleet plan --release site-0009 --write"): 2,
 }
@@ -87,8 +92,8 @@ def follow(*documents: str) -> set[str]:
     return seen
 
 
-def test_the_readme_and_a_rotation_of_the_keys() -> None:
-    assert "make demo" in follow("README.md", "docs/rotate-keys.md")
+def test_the_readme_a_rotation_of_the_keys_and_a_staged_rollout() -> None:
+    assert "make demo" in follow("README.md", "docs/rotate-keys.md", "docs/rollouts.md")
 
 
 @pytest.mark.long
