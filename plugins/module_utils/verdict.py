@@ -199,8 +199,10 @@ def _in_turn(*, starts: t.Sequence[Start], transports: int, now: float) -> str:
     known network may belong to any transport that was not seen by name.
     """
     recent = [one for one in starts if one.since > now - RECENT_SECONDS]
+    # The session that the first of these put an end to.
+    before = list(starts[: len(starts) - len(recent)])[-1:]
     hosts: dict[str, list[str]] = {}
-    for one in recent:
+    for one in (*before, *recent):
         hosts.setdefault(one.transport, []).append(host_of(one.real_address))
     named = sum(bool(transport) for transport in hosts)
     for transport, came in hosts.items():
@@ -208,9 +210,9 @@ def _in_turn(*, starts: t.Sequence[Start], transports: int, now: float) -> str:
         distinct = list(dict.fromkeys(came))
         changes = sum(earlier != later for earlier, later in itertools.pairwise(came))
         if len(distinct) > own and changes >= len(distinct):
-            return "more than one box comes with its key, in turn from %s: %d sessions in the last %s" % (
+            return "more than one box comes with its key, in turn from %s: %d changes in the last %s" % (
                 " and ".join(distinct),
-                len(recent),
+                changes,
                 span(now - recent[0].since),
             )
     return ""

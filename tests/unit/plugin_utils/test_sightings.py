@@ -153,8 +153,14 @@ AGAIN = "its session began anew"
         pytest.param(
             [{"at": 20, "since": 10}, {"at": 30, "since": 25, "host": COPY}, {"at": 40, "since": 35}],
             "duplicate session",
-            f"more than one box comes with its key, in turn from {HERE} and {COPY}: 3 sessions in the last 30 s",
+            f"more than one box comes with its key, in turn from {HERE} and {COPY}: 2 changes in the last 30 s",
             id="two boxes in turn",
+        ),
+        pytest.param(
+            [{"at": 20, "since": 10}, {"at": 5010, "since": 5000, "host": COPY}, {"at": 5030, "since": 5020}],
+            "duplicate session",
+            f"more than one box comes with its key, in turn from {HERE} and {COPY}: 2 changes in the last 30 s",
+            id="two boxes in turn, the first of them for long",
         ),
         pytest.param(
             [{"at": 20, "since": 10}, {"at": 30, "since": 25, "host": INTERNET}, {"at": 40, "since": 35}],
