@@ -9,7 +9,7 @@ import ipaddress
 import json
 import typing as t
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     RECENT_SECONDS,
@@ -64,8 +64,13 @@ def write_sightings(path: Path, sightings: t.Mapping[str, Sighting]) -> None:
         WriteError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({site: asdict(one) for site, one in sorted(sightings.items())}, indent=1) + "\n"
-    write_atomic(path, text.encode(), mode=0o644)
+    # A line for each site: quick to write for many of them, and a person can still read it.
+    lines = [f"{json.dumps(site)}: {json.dumps(_entry(one))}" for site, one in sorted(sightings.items())]
+    write_atomic(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), mode=0o644)
+
+
+def _entry(sighting: Sighting) -> dict[str, t.Any]:
+    return {**vars(sighting), "starts": [vars(start) for start in sighting.starts]}
 
 
 def update_sightings(

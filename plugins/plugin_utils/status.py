@@ -211,10 +211,7 @@ def _site_row(
 
 
 def _issued(entry: t.Mapping[str, t.Any]) -> str:
-    # Whoever has the key store's index has what this needs.
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import issued_at  # noqa: PLC0415
-
-    return issued_at(entry).strftime(ISO)
+    return str(entry.get("times", {}).get("issued") or "") or _iso(int(entry["issued"]))
 
 
 def _oob(own: OwnWord | None) -> str:
