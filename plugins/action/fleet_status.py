@@ -30,10 +30,16 @@ class ActionModule(ActionBase):
         """Ask the pair, print the table, and fail unless all is well."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         _validated, args = self.validate_argument_spec(
-            argument_spec={"plan": {"type": "path", "required": True}},
+            argument_spec={
+                "plan": {"type": "path", "required": True},
+                "groups": {"type": "list", "elements": "str", "default": []},
+                "oob": {"type": "bool", "default": False},
+            },
         )
         try:
-            status = look_at_fleet(fleet=load_fleet(plan_file=Path(args["plan"])))
+            status = look_at_fleet(
+                fleet=load_fleet(plan_file=Path(args["plan"])), groups=args["groups"], oob=args["oob"]
+            )
         except (FleetError, OSError) as exc:
             raise AnsibleActionFail(str(exc)) from None
         for line in status_table(status).splitlines():
@@ -45,7 +51,9 @@ class ActionModule(ActionBase):
             summary=summary,
             problems=status["problems"],
             not_up=[site["id"] for site in status["sites"] if site["verdict"] != "up"],
+            oob_down=[site["id"] for site in status["sites"] if site["oob"] == "down"],
             msg=f"{summary['up']} of {summary['total']} sites are up"
+            + (f"; {summary['oob_down']} out-of-band links are down" if summary["oob_down"] else "")
             + (f"; {len(status['problems'])} problems with the pair" if status["problems"] else ""),
         )
         return result

@@ -55,6 +55,11 @@ class Evidence:
     handshakes: tuple[Handshake, ...]
     echoes: frozenset[str]
 
+    @property
+    def now(self) -> float:
+        """The pair's time at the look; 0 when no gateway answered."""
+        return max((one.time for one in self.gateways), default=0.0)
+
     def clock(self, gateway: str) -> float:
         """The gateway's own time at the look, Unix seconds."""
         return next(one.time for one in self.gateways if one.name == gateway)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import time
 import typing as t
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     UP,
@@ -22,49 +21,25 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     SiteVerdict,
     judge,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import WriteError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect, vip_addresses
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_word import OwnWord, ask_sites
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair import holder_problems
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.sightings import (
+    Sighting,
+    read_sightings,
+    sightings_file,
+    update_sightings,
+    write_sightings,
+)
 
 if t.TYPE_CHECKING:
-    from pathlib import Path
-
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, Site
 
 
-@dataclass(frozen=True)
-class Sighting:
-    """When a site was last seen up (Unix seconds) and from which address on its transport."""
-
-    when: int
-    real_host: str
-
-
-def sightings_file(fleet: Fleet) -> Path:
-    """Where the controller remembers the last sightings: beside the plan, no secret in it, safe to lose."""
-    return fleet.plan_file.parent / "state" / f"{fleet.plan.name}.sightings.json"
-
-
-def read_sightings(path: Path) -> dict[str, Sighting]:
-    """Read the memory; a missing or unreadable one only means that nothing is remembered."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return {site: Sighting(**entry) for site, entry in data.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def write_sightings(path: Path, sightings: t.Mapping[str, Sighting]) -> None:
-    """Write the memory atomically.
-
-    Raises:
-        OSError: the directory cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({site: asdict(one) for site, one in sorted(sightings.items())}, indent=1) + "\n"
-    write_atomic(path, text.encode(), mode=0o644)
-
+ISO: t.Final = "%Y-%m-%dT%H:%M:%SZ"
+OOB_UP, OOB_DOWN, OOB_NOT_ASKED = OOB_STATES = ("up", "down", "not asked")
 
 Index = t.Mapping[str, t.Mapping[int, t.Mapping[str, t.Any]]]
 
@@ -77,13 +52,24 @@ def expected_of(site: Site, epochs: t.Mapping[int, t.Mapping[str, t.Any]]) -> Ex
         instance=site.instance,
         keys={str(entry.get("kid")): epoch for epoch, entry in epochs.items()},
         confirmed=max((epoch for epoch, entry in epochs.items() if entry["state"] == "confirmed"), default=0),
+        transports=len(site.transports),
     )
 
 
 def judge_fleet(
-    *, fleet: Fleet, evidence: Evidence, sightings: t.Mapping[str, Sighting], keys: Index | None = None
+    *,
+    fleet: Fleet,
+    evidence: Evidence,
+    sightings: t.Mapping[str, Sighting],
+    keys: Index | None = None,
+    own: t.Mapping[str, OwnWord] | None = None,
 ) -> dict[str, SiteVerdict]:
-    """One verdict for each site of the plan, in the plan's order. Without the key store's index no key is judged."""
+    """One verdict for each site of the plan, in the plan's order. Without the key store's index no key is judged.
+
+    `sightings` is the memory with this look in it; without any, nothing is judged by what was before. `own` is what the
+    sites that were asked say of themselves.
+    """
+    said = own or {}
     by_site: dict[str, list[Session]] = defaultdict(list)
     for session in evidence.sessions:
         by_site[session.site].append(session)
@@ -94,21 +80,12 @@ def judge_fleet(
             handshakes=evidence.handshakes,
             seen_before=site.id in sightings,
             last_real_host=sightings[site.id].real_host if site.id in sightings else "",
+            starts=sightings[site.id].starts if site.id in sightings else (),
+            now=evidence.now,
+            own_epoch=said[site.id].epoch if site.id in said else 0,
         )
         for site in fleet.sites
     }
-
-
-def update_sightings(
-    *, sightings: t.Mapping[str, Sighting], verdicts: t.Mapping[str, SiteVerdict], now: int
-) -> dict[str, Sighting]:
-    """The memory after this look."""
-    fresh = {
-        site: Sighting(when=now, real_host=verdict.session.real_address.rpartition(":")[0])
-        for site, verdict in verdicts.items()
-        if verdict.session is not None
-    }
-    return {**sightings, **fresh}
 
 
 def pair_problems(*, fleet: Fleet, evidence: Evidence) -> list[str]:
@@ -120,21 +97,64 @@ def pair_problems(*, fleet: Fleet, evidence: Evidence) -> list[str]:
     return problems
 
 
+def sites_of(*, fleet: Fleet, groups: t.Sequence[str]) -> list[Site]:
+    """The sites of these groups; all of them when no group is named.
+
+    Raises:
+        FleetError: a group the plan does not have, or one without a site.
+    """
+    known = ", ".join(fleet.plan.groups)
+    strange = [group for group in dict.fromkeys(groups) if group not in fleet.plan.groups]
+    if strange:
+        raise FleetError(f"group {', '.join(strange)}: not in the plan {fleet.plan.file}, which has {known}.")
+    empty = [group for group in dict.fromkeys(groups) if all(site.group != group for site in fleet.sites)]
+    if empty:
+        raise FleetError(f"group {', '.join(empty)}: no site of the registry {fleet.plan.registry} is in it.")
+    return [site for site in fleet.sites if not groups or site.group in groups]
+
+
 def report(
-    *, fleet: Fleet, evidence: Evidence, verdicts: t.Mapping[str, SiteVerdict], sightings: t.Mapping[str, Sighting]
+    *,
+    fleet: Fleet,
+    evidence: Evidence,
+    verdicts: t.Mapping[str, SiteVerdict],
+    sightings: t.Mapping[str, Sighting],
+    keys: Index | None = None,
+    own: t.Mapping[str, OwnWord] | None = None,
+    groups: t.Sequence[str] = (),
+    now: float | None = None,
 ) -> dict[str, t.Any]:
-    """The report as plain data; ``summary.well`` is true only when every site is up and the pair is as planned."""
-    counts = Counter(verdict.verdict for verdict in verdicts.values())
+    """The report as plain data, on the sites of `groups` (none named: all) and the pair.
+
+    `summary.well` is true only when every site is up, every site that was asked answers out of band, and the pair is
+    as planned. `own` is None when no site was asked.
+    """
+    sites = sites_of(fleet=fleet, groups=groups)
+    counts = Counter(verdicts[site.id].verdict for site in sites)
+    rows = [
+        _site_row(
+            site=site,
+            verdict=verdicts[site.id],
+            sighting=sightings.get(site.id),
+            epochs=(keys or {}).get(site.id, {}),
+            own=(own or {}).get(site.id),
+        )
+        for site in sites
+    ]
+    links = Counter(row["oob"] for row in rows)
     problems = pair_problems(fleet=fleet, evidence=evidence)
-    total = len(fleet.sites)
     return {
         "fleet": fleet.plan.name,
+        "time": _iso(time.time() if now is None else now),
+        "groups": list(dict.fromkeys(groups)),
         "summary": {
-            "total": total,
+            "total": len(sites),
             **{verdict.replace(" ", "_"): counts[verdict] for verdict in VERDICTS},
-            "well": counts[UP] == total and not problems,
+            **{f"oob_{state.replace(' ', '_')}": links[state] for state in OOB_STATES},
+            "well": counts[UP] == len(sites) and not problems and (own is None or links[OOB_UP] == len(sites)),
         },
         "problems": problems,
+        "vips": list(vip_addresses(fleet)),
         "gateways": [
             {
                 "name": one.name,
@@ -146,9 +166,7 @@ def report(
             for one in evidence.gateways
         ],
         "handshakes": _handshake_rows(evidence.handshakes),
-        "sites": [
-            _site_row(site=site, verdict=verdicts[site.id], sighting=sightings.get(site.id)) for site in fleet.sites
-        ],
+        "sites": rows,
     }
 
 
@@ -156,8 +174,16 @@ def _handshake_rows(handshakes: t.Sequence[Handshake]) -> list[dict[str, t.Any]]
     return [asdict(one) for one in handshakes]
 
 
-def _site_row(*, site: Site, verdict: SiteVerdict, sighting: Sighting | None) -> dict[str, t.Any]:
+def _site_row(
+    *,
+    site: Site,
+    verdict: SiteVerdict,
+    sighting: Sighting | None,
+    epochs: t.Mapping[int, t.Mapping[str, t.Any]],
+    own: OwnWord | None,
+) -> dict[str, t.Any]:
     session = verdict.session
+    used = next((one for one in epochs.values() if session and session.kid and one.get("kid") == session.kid), None)
     return {
         "id": site.id,
         "group": site.group,
@@ -171,15 +197,31 @@ def _site_row(*, site: Site, verdict: SiteVerdict, sighting: Sighting | None) ->
         "seen_instance": session.instance if session else None,
         "epoch": (session.epoch or None) if session else None,
         "kid": (session.kid or None) if session else None,
+        "key_issued": _issued(used) if used else None,
         "since": _iso(session.connected_since) if session else None,
         "bytes_received": session.bytes_received if session else None,
         "bytes_sent": session.bytes_sent if session else None,
         "last_seen": _iso(sighting.when) if sighting else None,
+        "oob": _oob(own),
+        "oob_reason": (own.reason or None) if own else None,
+        "oob_why": (own.message or None) if own else None,
+        "own_generation": (own.generation or None) if own else None,
+        "own_epoch": (own.epoch or None) if own else None,
     }
 
 
-def _iso(seconds: int) -> str:
-    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _issued(entry: t.Mapping[str, t.Any]) -> str:
+    return str(entry.get("times", {}).get("issued") or "") or _iso(int(entry["issued"]))
+
+
+def _oob(own: OwnWord | None) -> str:
+    if own is None or not own.asked:
+        return OOB_NOT_ASKED
+    return OOB_UP if own.up else OOB_DOWN
+
+
+def _iso(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).strftime(ISO)
 
 
 def known_keys(fleet: Fleet) -> Index:
@@ -192,14 +234,32 @@ def known_keys(fleet: Fleet) -> Index:
         return {}
 
 
-def look_at_fleet(*, fleet: Fleet) -> dict[str, t.Any]:
-    """Take one look at the real fleet, remember who was seen, and return the report."""
+def look_at_fleet(*, fleet: Fleet, groups: t.Sequence[str] = (), oob: bool = False) -> dict[str, t.Any]:
+    """Take one look at the real fleet, remember who was seen, and return the report.
+
+    With `oob` each site of the report is asked as well.
+
+    Raises:
+        FleetError: a group that there is not.
+    """
+    sites = [site.id for site in sites_of(fleet=fleet, groups=groups)]
     evidence = collect(fleet=fleet)
+    own = ask_sites(fleet=fleet, sites=sites) if oob else None
+    now = time.time()
     path = sightings_file(fleet)
-    before = read_sightings(path)
-    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=before, keys=known_keys(fleet))
-    after = update_sightings(sightings=before, verdicts=verdicts, now=int(time.time()))
+    sightings = update_sightings(fleet=fleet, evidence=evidence, sightings=read_sightings(path), now=int(now))
     # A status must be had even where the memory cannot be written (read-only checkout, full disk).
-    with contextlib.suppress(OSError):
-        write_sightings(path, after)
-    return report(fleet=fleet, evidence=evidence, verdicts=verdicts, sightings=after)
+    with contextlib.suppress(OSError, WriteError):
+        write_sightings(path, sightings)
+    keys = known_keys(fleet)
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=sightings, keys=keys, own=own)
+    return report(
+        fleet=fleet,
+        evidence=evidence,
+        verdicts=verdicts,
+        sightings=sightings,
+        keys=keys,
+        own=own,
+        groups=groups,
+        now=now,
+    )

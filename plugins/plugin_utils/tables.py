@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import typing as t
+
+from ansible_collections.spokewright.fleet.plugins.module_utils.spans import span
 
 AFTER_HELD: t.Final = ("confirmed", "pending", "service", "openvpn")
 LEDGER_FIELDS: t.Final = ("seq", "time", "who", "event", "site", "epoch", "reason")
@@ -32,6 +35,8 @@ def status_table(status: t.Mapping[str, t.Any]) -> str:
         ]
         for one in status["gateways"]
     ]
+    asked = any(one["oob"] != "not asked" for one in status["sites"])
+    head = ["SITE", "GROUP", "VERDICT", "ADDRESS", "INSTANCE", "GATEWAY", "FROM", "SINCE"]
     sites = [
         [
             one["id"],
@@ -41,20 +46,52 @@ def status_table(status: t.Mapping[str, t.Any]) -> str:
             one["instance"],
             one["gateway"] or "-",
             one["real_address"] or "-",
-            one["since"] or (f"last seen {one['last_seen']}" if one["last_seen"] else "-"),
+            one["since"] or _last_seen(one, now=status["time"]),
+            *(_own_word(one) if asked else []),
         ]
         for one in status["sites"]
     ]
-    summary = status["summary"]
-    others = [f"{summary[key]} {key.replace('_', ' ')}" for key in summary if key not in {"total", "up", "well"}]
     parts = [
         table(head=["GATEWAY", "ROLE", "SESSIONS"], rows=gateways),
-        table(head=["SITE", "GROUP", "VERDICT", "ADDRESS", "INSTANCE", "GATEWAY", "FROM", "SINCE"], rows=sites),
-        f"{summary['up']}/{summary['total']} sites up" + _but([text for text in others if not text.startswith("0 ")]),
+        table(head=head + (["SEEN WITH", "OOB", "RUNS"] if asked else []), rows=sites),
+        status_sum(status),
         *(f"problem: {problem}" for problem in status["problems"]),
         *(f"{one['id']}: {one['verdict']}: {one['why']}" for one in status["sites"] if one["verdict"] != "up"),
+        *(f"{one['id']}: {oob_line(one)}" for one in status["sites"] if one["oob_reason"]),
     ]
     return "\n\n".join(parts[:3]) + "".join(f"\n{line}" for line in parts[3:])
+
+
+def status_sum(status: t.Mapping[str, t.Any]) -> str:
+    """How many sites are up, and what the others are."""
+    summary = status["summary"]
+    but = [
+        f"{summary[key]} {key.replace('_', ' ')}"
+        for key in summary
+        if summary[key] and key not in {"total", "up", "well"} and not key.startswith("oob_")
+    ]
+    if summary["oob_down"]:
+        but.append(f"{summary['oob_down']} out-of-band links down")
+    return f"{summary['up']}/{summary['total']} sites up{_but(but)}"
+
+
+def oob_line(site: t.Mapping[str, t.Any]) -> str:
+    """What became of the question to a site."""
+    why = _plain(site["oob_why"].removeprefix(f"{site['id']}: "))
+    return f"out-of-band link {site['oob']}: {site['oob_reason']}: {why}"
+
+
+def _last_seen(site: t.Mapping[str, t.Any], *, now: str) -> str:
+    if not site["last_seen"]:
+        return "-"
+    age = dt.datetime.fromisoformat(now) - dt.datetime.fromisoformat(site["last_seen"])
+    return f"last seen {span(age.total_seconds())} ago"
+
+
+def _own_word(site: t.Mapping[str, t.Any]) -> list[str]:
+    """What the gateway saw the site with, its link, and what the site itself says it runs."""
+    own = [f"{what} {site[f'own_{what}']}" for what in ("generation", "epoch") if site[f"own_{what}"]]
+    return [f"epoch {site['epoch']}" if site["epoch"] else "-", site["oob"], ", ".join(own) or "-"]
 
 
 def plan_table(plan: t.Mapping[str, t.Any]) -> str:
@@ -200,5 +237,8 @@ def _why(one: t.Mapping[str, t.Any]) -> str:
 
 def _says(one: t.Mapping[str, t.Any]) -> str:
     """A site's message on one line and without control characters: what it says came over the wire."""
-    text = " ".join(str(one["message"]).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text) or "-"
+    return _plain(one["message"]) or "-"
+
+
+def _plain(message: object) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(message).split()))

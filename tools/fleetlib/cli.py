@@ -16,7 +16,7 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from fleetlib import commands, deliver, hostkeys, keys, keystore, ledger, rollout
+from fleetlib import commands, deliver, hostkeys, keys, keystore, ledger, rollout, status
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +52,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--move-sites", action="store_true", help="with --write: sites may go to another instance")
     plan.set_defaults(run=commands.plan)
 
-    status = verbs.add_parser("status", parents=[common, shape], help="ask both gateways for a verdict on each site")
-    status.set_defaults(run=commands.status)
+    status.add(verbs, common=common)
 
     pair = verbs.add_parser(
         "pair", parents=[common, shape], help="who holds the addresses, and whether the other one could"

@@ -12,8 +12,7 @@ import typing as t
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_report import look_at_pair, pair_report, pair_table
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_view import plan_report, record, refuse_moves
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import look_at_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import plan_table, status_table
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import plan_table
 
 if t.TYPE_CHECKING:
     import argparse
@@ -69,13 +68,6 @@ def plan(args: argparse.Namespace) -> bool:
     if said:
         print(said, file=sys.stderr)
     return True
-
-
-def status(args: argparse.Namespace) -> bool:
-    """Ask the pair; true only when every site is up and the pair is as planned."""
-    data = look_at_fleet(fleet=load_fleet(plan_file=args.plan_file))
-    _print(args, data, status_table(data))
-    return bool(data["summary"]["well"])
 
 
 def pair(args: argparse.Namespace) -> bool:

@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     DOWN,
+    DUPLICATE_SESSION,
     HANDSHAKING,
     NEVER_SEEN,
     UP,
@@ -17,6 +19,7 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     Expected,
     Handshake,
     Session,
+    Start,
     judge,
 )
 
@@ -49,6 +52,16 @@ def session(**different: Any) -> Session:
         ([], NEVER_SEEN, "no gateway has ever been seen with a session of it"),
         ([session(gateway="gw2"), session(owner=False)], UP, "connected to tun0 on gw2"),
         ([session(instance="tun1"), session(connected_since=200)], UP, "connected to tun0 on gw1"),
+        (
+            [session(instance="tun1", real_address="198.19.1.2:4711"), session(connected_since=200)],
+            DUPLICATE_SESSION,
+            "tun1 on gw1 has it from 198.19.1.2, and tun0 on gw1 from 198.19.1.1 at the same time",
+        ),
+        (
+            [session(gateway="gw2", owner=False, real_address="198.19.1.2:4711"), session()],
+            UP,
+            "connected to tun0 on gw1",
+        ),
     ],
 )
 def test_verdict(sessions: list[Session], verdict: str, why: str) -> None:
@@ -71,3 +84,28 @@ def test_a_handshake_from_its_last_address_counts_only_on_the_owner() -> None:
 
     assert with_handshake(owner=True) == HANDSHAKING
     assert with_handshake(owner=False) == DOWN
+
+
+LEASED, MPLS, DSL = "192.0.2.1", "198.51.100.1", "203.0.113.1"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "transports", "verdict"),
+    [
+        # Networks that the plan does not know the addresses of: as many boxes as transports may be one box.
+        ([MPLS, DSL, MPLS, DSL], 2, UP),
+        ([MPLS, DSL, MPLS, DSL], 1, DUPLICATE_SESSION),
+        ([MPLS, DSL, LEASED, MPLS], 2, DUPLICATE_SESSION),
+        ([MPLS, DSL, LEASED], 2, UP),
+    ],
+)
+def test_a_site_may_come_from_as_many_addresses_as_it_has_transports(
+    hosts: list[str], transports: int, verdict: str
+) -> None:
+    starts = [
+        Start(since=100 + turn, real_address=f"{host}:4711", daemon=f"gw1 tun0 {turn}")
+        for turn, host in enumerate(hosts)
+    ]
+    expected = replace(EXPECTED, transports=transports)
+
+    assert judge(expected=expected, sessions=[session()], starts=starts, now=110).verdict == verdict

@@ -17,18 +17,11 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, assemble
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet, load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import (
-    Sighting,
-    judge_fleet,
-    pair_problems,
-    read_sightings,
-    report,
-    sightings_file,
-    update_sightings,
-    write_sightings,
-)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_word import OwnWord
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.sightings import Sighting, update_sightings
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.status import judge_fleet, pair_problems, report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import plan_table, status_table
-from unit.plugin_utils.fleet_files import write_fleet
+from unit.plugin_utils.fleet_files import PLAN, write_fleet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,12 +89,17 @@ def test_a_healthy_fleet_is_well(fleet: Fleet) -> None:
         "total": 4,
         "up": 4,
         "down": 0,
+        "duplicate_session": 0,
         "wrong_address": 0,
         "wrong_instance": 0,
         "wrong_epoch": 0,
         "old_epoch": 0,
+        "flapping": 0,
         "handshaking": 0,
         "never_seen": 0,
+        "oob_up": 0,
+        "oob_down": 0,
+        "oob_not_asked": 4,
         "well": True,
     }
     assert data["gateways"][0]["vips"] == VIPS
@@ -177,25 +175,102 @@ def test_the_standbys_stale_sessions_do_not_count(fleet: Fleet) -> None:
     assert set(judged(fleet, assemble(fleet=fleet, answers=answers)).values()) == {"down"}
 
 
-def test_what_was_seen_once_is_remembered(fleet: Fleet) -> None:
-    evidence = assemble(fleet=fleet, answers=healthy(fleet))
-    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={})
-    path = sightings_file(fleet)
+def looked(
+    fleet: Fleet, evidence: Evidence, *, sightings: dict[str, Sighting] | None = None, **different: Any
+) -> dict[str, Any]:
+    """The report of a look, ten minutes after each site was seen."""
+    seen = sightings or update_sightings(fleet=fleet, evidence=evidence, sightings={}, now=400)
+    own = different.get("own")
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=seen, own=own)
+    return report(fleet=fleet, evidence=evidence, verdicts=verdicts, sightings=seen, now=1000, **different)
 
-    write_sightings(path, update_sightings(sightings={}, verdicts=verdicts, now=1234))
 
-    seen = read_sightings(path)
-    assert seen["site-0001"] == Sighting(when=1234, real_host="192.168.32.16")
+def test_sites_that_were_not_asked_cost_nothing_and_say_so(fleet: Fleet) -> None:
+    data = looked(fleet, assemble(fleet=fleet, answers=healthy(fleet)))
+
+    row = data["sites"][0]
+    assert (row["oob"], row["oob_reason"], row["own_generation"], row["own_epoch"]) == ("not asked", None, None, None)
+    assert data["summary"]["well"] is True
+    assert "OOB" not in status_table(data)
+
+
+def test_a_link_that_is_down_is_not_well_and_says_why(fleet: Fleet) -> None:
+    own = {site.id: OwnWord(up=True, generation=3, epoch=2) for site in fleet.sites}
+    own["site-0002"] = OwnWord(
+        up=False, reason="unreachable", message="site-0002: nothing answers\x1b at 172.20.1.2:22"
+    )
+    own["site-0003"] = OwnWord(asked=False, up=False, reason="not-tried", message="site-0003: not tried")
+
+    data = looked(fleet, assemble(fleet=fleet, answers=healthy(fleet)), own=own)
+
+    assert [one["oob"] for one in data["sites"]] == ["up", "down", "not asked", "up"]
+    summary = data["summary"]
+    assert (summary["oob_up"], summary["oob_down"], summary["oob_not_asked"]) == (2, 1, 1)
+    assert (summary["up"], summary["well"]) == (4, False)
+    table = status_table(data)
+    assert "4/4 sites up, 1 out-of-band links down" in table
+    assert "site-0002: out-of-band link down: unreachable: nothing answers? at 172.20.1.2:22" in table
+    assert "site-0003: out-of-band link not asked: not-tried: not tried" in table
+    assert "generation 3, epoch 2" in table
+
+
+def test_every_link_up_is_well(fleet: Fleet) -> None:
+    own = {site.id: OwnWord(up=True, generation=1, epoch=1) for site in fleet.sites}
+
+    assert looked(fleet, assemble(fleet=fleet, answers=healthy(fleet)), own=own)["summary"]["well"] is True
+
+
+def test_what_the_site_says_it_runs_is_held_against_what_the_gateway_saw(fleet: Fleet) -> None:
+    data = looked(fleet, with_key(fleet, "a" * 16, 1), own={"site-0001": OwnWord(up=True, generation=2, epoch=2)})
+
+    row = data["sites"][0]
+    assert (row["verdict"], row["epoch"], row["own_epoch"]) == ("wrong epoch", 1, 2)
+    assert row["why"] == "tun0 on gw1 saw it with its key of epoch 1, and the site says it runs with 2"
+
+
+def test_a_site_that_is_down_was_last_seen_some_time_ago(fleet: Fleet) -> None:
+    seen = update_sightings(
+        fleet=fleet, evidence=assemble(fleet=fleet, answers=healthy(fleet)), sightings={}, now=1000 - 3 * 3600 - 60
+    )
     nobody = assemble(fleet=fleet, answers={"gw1": answer(vips=VIPS, tun0=[], tun1=[])})
-    later = judge_fleet(fleet=fleet, evidence=nobody, sightings=seen)
-    assert {verdict.verdict for verdict in later.values()} == {"down"}
+
+    data = looked(fleet, nobody, sightings=seen)
+
+    assert status_table(data).count("last seen 3 h ago") == 4
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"site-0001": {"odd": 1}}'])
-def test_a_broken_memory_only_means_that_nothing_is_remembered(tmp_path: Path, text: str) -> None:
-    (tmp_path / "s.json").write_text(text, encoding="utf-8")
+def test_a_group_is_judged_by_its_own_sites_and_the_pair(fleet: Fleet) -> None:
+    answers = healthy(fleet)
+    gw1 = answers["gw1"]
+    assert isinstance(gw1, dict)
+    for instance in gw1["instances"]:
+        instance["clients"] = [one for one in instance["clients"] if one["common_name"] == "site-0001"]
+    evidence = assemble(fleet=fleet, answers=answers)
 
-    assert read_sightings(tmp_path / "s.json") == {}
+    canary = looked(fleet, evidence, groups=["canary"])
+    north = looked(fleet, evidence, groups=["north"])
+    both = looked(fleet, evidence, groups=["canary", "north"])
+
+    assert ([one["id"] for one in canary["sites"]], canary["summary"]["well"]) == (["site-0001"], True)
+    assert (north["summary"]["total"], north["summary"]["never_seen"], north["summary"]["well"]) == (3, 3, False)
+    assert (both["groups"], both["summary"]["total"]) == (["canary", "north"], 4)
+    answers["gw2"] = "gw2: connection refused"
+    assert looked(fleet, assemble(fleet=fleet, answers=answers), groups=["canary"])["summary"]["well"] is False
+
+
+@pytest.mark.parametrize(
+    ("groups", "error"),
+    [
+        (["canary", "nort"], r"group nort: not in the plan .*test\.fleet\.yml, which has canary, north, south\."),
+        (["south"], r"group south: no site of the registry .*sites\.csv is in it\."),
+    ],
+)
+def test_a_group_that_is_not_there_is_an_error(tmp_path: Path, groups: list[str], error: str) -> None:
+    plan = PLAN.replace("groups: [canary, north]", "groups: [canary, north, south]")
+    fleet = load_fleet(plan_file=write_fleet(tmp_path, plan=plan))
+
+    with pytest.raises(FleetError, match=error):
+        looked(fleet, assemble(fleet=fleet, answers=healthy(fleet)), groups=groups)
 
 
 def _gate(fleet: Fleet, evidence: Evidence, **different: Any) -> dict[str, tuple[bool, str]]:
