@@ -41,7 +41,7 @@ lint: venv ## ansible-lint (production), ruff, mypy --strict, yamllint, shellche
 	@tools/lint
 
 unit: ready ## unit tests (PYTEST_ARGS="-k name")
-	@pytest tests/unit $(PYTEST_ARGS)
+	@pytest tests/unit -n auto --dist worksteal $(PYTEST_ARGS)
 
 molecule: ready ## each role on lab hosts: converge, idempotence, verify (SCENARIO=ha_agent for one)
 	@tools/molecule $(SCENARIO)
