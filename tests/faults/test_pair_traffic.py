@@ -20,8 +20,6 @@ from faults.stage import PUSHED_SECONDS
 from lablib import topology
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from faults.stage import Stage
 
 pytestmark = [TIMEOUT]
@@ -155,9 +153,9 @@ def test_adverts_of_a_stranger_change_nothing(stage: Stage, owner: str) -> None:
 @case("forged-as-peer")
 @BOTH_ROLES
 def test_adverts_in_the_peers_name_stop_the_pair_only_while_they_last(stage: Stage, owner: str) -> None:
-    """Whoever may send from the other gateway's address on a network could as well answer for the virtual one there."""
+    """Whoever may send from a gateway's address on a network could as well answer for the virtual one there."""
     with stage.trial(owner=owner, name="forged-as-peer") as trial:
-        forge(stage, seconds=5, name=trial.standby, targets=[owner])
+        forge(stage, seconds=5, as_peer=True)
         trial.fault = time.monotonic()
         trial.settle()
 
@@ -166,11 +164,14 @@ def test_adverts_in_the_peers_name_stop_the_pair_only_while_they_last(stage: Sta
     trial.assert_sites()
 
 
-def forge(stage: Stage, *, seconds: float, name: str = "", targets: Sequence[str] = ()) -> None:
-    """From a site on the outside network: the highest priority, in its own name or a gateway's."""
+def forge(stage: Stage, *, seconds: float, as_peer: bool = False) -> None:
+    """From a site on the outside network: the highest priority, to both gateways, in its own name or in the other's."""
     site = topology.site(int(min(stage.view.lans).removeprefix("site-"))).nic("frame_relay").address
-    sender = outside_address(name) if name else site
-    addresses = [outside_address(one) for one in targets or scene.GATEWAYS] + ([] if targets else ["224.0.0.18"])
+    gateways = [topology.gateway(number).nic("frame_relay").address for number in (1, 2)]
+    if as_peer:
+        ends = list(zip(reversed(gateways), gateways, strict=True))
+    else:
+        ends = [(site, target) for target in (*gateways, "224.0.0.18")]
 
     def make() -> socket.socket:
         link = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -182,16 +183,12 @@ def forge(stage: Stage, *, seconds: float, name: str = "", targets: Sequence[str
         end = time.monotonic() + seconds
         sent = 0
         while time.monotonic() < end:
-            for target in addresses:
+            for sender, target in ends:
                 body = advert(sender=sender, target=target, vrrp_id=vrrp_id, vip=stage.view.outside_vip)
                 link.sendto(ip_header(sender=sender, target=target) + body, (target, 0))
                 sent += 1
             time.sleep(0.02)
     assert sent > 100
-
-
-def outside_address(gateway: str) -> str:
-    return str(topology.gateway(int(gateway.removeprefix("gw"))).nic("frame_relay").address)
 
 
 def ip_header(*, sender: str, target: str) -> bytes:
