@@ -25,7 +25,8 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test lint unit molecule e2e fault failover sanity bench lab-down docs lock clean venv system browser ready
+.PHONY: help demo test lint unit loopback molecule e2e fault failover sanity bench lab-down docs lock clean venv system
+.PHONY: browser ready
 
 help: ## list the commands
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -35,13 +36,16 @@ demo: ready ## a whole fleet on this machine: boot it, roll it out, show that it
 	@tools/demo --sites $(SITES)
 
 test: ready ## everything below from lint to sanity; prints how long each part took
-	@tools/parts lint,unit sanity molecule e2e failover lab-down
+	@SPOKEWRIGHT_KEEP_LAB=1 tools/parts lint,unit sanity,loopback molecule e2e failover lab-down
 
 lint: venv ## ansible-lint (production), ruff, mypy --strict, yamllint, shellcheck
 	@tools/lint
 
 unit: ready ## unit tests (PYTEST_ARGS="-k name")
-	@pytest tests/unit $(PYTEST_ARGS)
+	@pytest tests/unit -n auto --dist worksteal $(PYTEST_ARGS)
+
+loopback: ready ## our SSH, our keys and the agent against real programs on this machine, without the lab
+	@pytest tests/loopback -n 4 --dist loadfile $(PYTEST_ARGS)
 
 molecule: ready ## each role on lab hosts: converge, idempotence, verify (SCENARIO=ha_agent for one)
 	@tools/molecule $(SCENARIO)

@@ -33,14 +33,14 @@ class Question:
     address: str
 
 
-def request(*, hardware: bytes, question: Question) -> bytes:
-    """The frame of one question."""
+def request(*, hardware: bytes, question: Question, to: bytes = BROADCAST) -> bytes:
+    """The frame of one question, to everybody or to one neighbour."""
     body = struct.pack(
         HEAD + BODY,
         *(1, 0x0800, 6, 4, REQUEST),
         *(hardware, socket.inet_aton(question.sender), b"\0" * 6, socket.inet_aton(question.address)),
     )
-    return BROADCAST + hardware + struct.pack("!H", ETH_P_ARP) + body
+    return to + hardware + struct.pack("!H", ETH_P_ARP) + body
 
 
 def answered_by(*, frame: bytes, address: str) -> str:

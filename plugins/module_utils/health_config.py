@@ -36,6 +36,7 @@ class Network:
     name: str
     interface: str
     source: str
+    peer: str
     probes: tuple[str, ...]
     penalty: int
     tracked: bool
@@ -53,13 +54,18 @@ class Instance:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole file. Seconds are seconds, penalties are positive."""
+    """The whole file. Seconds are seconds, penalties are positive.
+
+    ``peers`` pairs the other gateway's addresses with VRRP ids. ``lease_seconds`` is 0 without a lease fence.
+    """
 
     interval: float
     directory: str
     score_file: str
     floor: int
     vips: tuple[Address, ...]
+    peers: tuple[tuple[str, int], ...]
+    lease_seconds: float
     networks: tuple[Network, ...]
     instances: tuple[Instance, ...]
     instance_penalty: int
@@ -97,11 +103,17 @@ def _config(*, reader: _Reader, data: t.Any) -> Config:
             Address(address=reader.address(row, "address"), interface=reader.text(row, "interface"))
             for row in reader.rows(top, "vips", known=("address", "interface"))
         ),
+        peers=tuple(
+            (reader.address(row, "address"), int(reader.number(row, "vrrp_id", 1, 255)))
+            for row in reader.rows(top, "peers", known=("address", "vrrp_id"))
+        ),
+        lease_seconds=reader.number(top, "lease_seconds", 0, 60),
         networks=tuple(
             Network(
                 name=reader.text(row, "name"),
                 interface=reader.text(row, "interface"),
                 source=reader.address(row, "source"),
+                peer=reader.address(row, "peer"),
                 probes=reader.addresses(row, "probes"),
                 penalty=int(reader.number(row, "penalty", 0, 99)),
                 tracked=reader.flag(row, "tracked"),

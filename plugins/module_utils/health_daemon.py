@@ -28,7 +28,9 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.health_config im
     HealthConfigError,
     parse,
 )
+from ansible_collections.spokewright.fleet.plugins.module_utils.health_keepalived import KeepalivedWatch
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_network import carrier, own_addresses
+from ansible_collections.spokewright.fleet.plugins.module_utils.health_rival import RivalWatch
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_rules import (
     Hold,
     Role,
@@ -68,6 +70,13 @@ class Daemon:
         ]
         if config.routing:
             self._watches.append(RoutingWatch(sockets=config.routing))
+        self._keepalived: KeepalivedWatch | None = None
+        self._rival: RivalWatch | None = None
+        # Both go by the lease: without it nothing says how often keepalived moves, and a frozen one answers for ever.
+        if config.lease_seconds:
+            self._keepalived = KeepalivedWatch(seconds=config.lease_seconds, cure_pause=config.cure_pause, log=log)
+            self._rival = RivalWatch(config=config)
+            self._watches += [self._keepalived, self._rival]
         self._verdicts: dict[str, Verdict] = {}
         self._since: dict[str, float] = {}
         self._hold: Hold | None = None
@@ -119,6 +128,8 @@ class Daemon:
         wall = time.time()
         self._follow_hold(now=now, wall=wall)
         state = self._role()
+        if self._rival:
+            self._rival.meet(owner=state == "owner", now=now, late=late)
         details: dict[str, str] = {}
         for watch in self._watches:
             for seen in watch.look(now=now, late=late):
@@ -137,15 +148,20 @@ class Daemon:
             floor=self._config.floor,
             owner=state == "owner",
         )
+        away = self._gives_away()
         if self._decided():
-            self._write_score(value=FAULT if self._hold else score.told)
-        value = FAULT if self._hold else score.value
+            self._write_score(value=FAULT if away else score.told)
+        value = FAULT if away else score.value
         self._tell(wall=wall, value=value, score=score, state=state, details=details)
 
     def _decided(self) -> bool:
         """Whether every network has been seen long enough. Until then an earlier score stands."""
         names = [name for watch in self._watches if isinstance(watch, NetworkWatch) for name in watch.checks]
-        return bool(self._hold) or all(self._verdicts[name].well is not None for name in names)
+        return self._gives_away() or all(self._verdicts[name].well is not None for name in names)
+
+    def _gives_away(self) -> bool:
+        """Whether this gateway must not have the addresses, however well it is."""
+        return self._hold is not None or (self._rival is not None and self._rival.yielding)
 
     def _role(self) -> Role:
         try:
@@ -154,7 +170,7 @@ class Daemon:
             return "unknown"
         held = sum((vip.interface, vip.address) in here for vip in self._config.vips)
         cut = any(network.tracked and not carrier(interface=network.interface) for network in self._config.networks)
-        return role(held=held, vips=len(self._config.vips), fault=cut or self._hold is not None)
+        return role(held=held, vips=len(self._config.vips), fault=cut or self._gives_away())
 
     def _follow_hold(self, *, now: float, wall: float) -> None:
         path = self._directory / "hold"
@@ -187,7 +203,7 @@ class Daemon:
             )
             for name, verdict in self._verdicts.items()
         )
-        cures = {watch.name: watch.cures for watch in self._instances}
+        cures = {watch.name: watch.cures for watch in (*self._instances, self._keepalived) if watch}
         until = self._hold.until if self._hold else None
         report = reports.Report(time=wall, score=value, role=state, hold_until=until, checks=checks, cures=cures)
         before = self._report

@@ -83,7 +83,7 @@ def metrics(*, report: Report) -> str:
     since = {_label("check", check.name): check.since for check in report.checks}
     lines += _metric("check_since_seconds", "gauge", "Since when a check is as it is.", since)
     cures = {_label("instance", name): count for name, count in report.cures.items()}
-    lines += _metric("cures_total", "counter", "Frozen instances ended so that they start anew.", cures)
+    lines += _metric("cures_total", "counter", "Frozen instances, or keepalived, ended so that they start anew.", cures)
     return "\n".join(lines) + "\n"
 
 

@@ -31,6 +31,9 @@ def interval(*, advert_seconds: float) -> float:
 def config(
     *,
     gateway: Mapping[str, Any],
+    peer: Mapping[str, Any],
+    adverts: Sequence[Mapping[str, Any]],
+    lease_seconds: float,
     inside: Mapping[str, Any],
     transports: Sequence[Mapping[str, Any]],
     instances: Sequence[str],
@@ -43,15 +46,25 @@ def config(
     cure_pause: float,
     routing: bool,
 ) -> dict[str, Any]:
-    """What `health_config.parse` reads. ``penalties`` has path, further_transport, instance and routing."""
+    """What `health_config.parse` reads. ``penalties`` has path, further_transport, instance and routing.
+
+    ``peer`` is the other gateway, ``adverts`` where its adverts come from, ``lease_seconds`` 0 without a lease fence.
+    """
     _refuse_strangers(probes=probes, transports=transports)
     by_transport = probes.get("transports") or {}
     networks = [
-        _network("inside", nic=gateway["inside"], probes=probes.get("inside") or [], weight=penalties["path"]),
+        _network(
+            "inside",
+            nic=gateway["inside"],
+            peer=peer["inside"],
+            probes=probes.get("inside") or [],
+            weight=penalties["path"],
+        ),
         *(
             _network(
                 str(transport["name"]),
                 nic=gateway["transports"][transport["name"]],
+                peer=peer["transports"][transport["name"]],
                 probes=by_transport.get(transport["name"]) or [],
                 weight=penalties["further_transport" if position else "path"],
                 tracked=position == 0,
@@ -69,6 +82,8 @@ def config(
         "vips": [
             {"address": vip, "interface": network["interface"]} for vip, network in zip(vips, networks, strict=True)
         ],
+        "peers": [{"address": str(one["address"]), "vrrp_id": int(one["vrrp_id"])} for one in adverts],
+        "lease_seconds": lease_seconds,
         "networks": networks,
         "instances": [
             {
@@ -88,12 +103,19 @@ def config(
 
 
 def _network(
-    name: str, *, nic: Mapping[str, Any], probes: Sequence[str], weight: int, tracked: bool = True
+    name: str,
+    *,
+    nic: Mapping[str, Any],
+    peer: Mapping[str, Any],
+    probes: Sequence[str],
+    weight: int,
+    tracked: bool = True,
 ) -> dict[str, Any]:
     return {
         "name": name,
         "interface": str(nic["interface"]),
         "source": str(nic["address"]),
+        "peer": str(peer["address"]),
         "probes": [str(address) for address in probes],
         "penalty": int(weight),
         "tracked": tracked,

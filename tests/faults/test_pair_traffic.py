@@ -150,17 +150,32 @@ def test_adverts_of_a_stranger_change_nothing(stage: Stage, owner: str) -> None:
     trial.assert_unmoved()
 
 
-def forge(stage: Stage, *, seconds: float) -> None:
-    """From a site on the outside network: the highest priority, to both gateways and to everybody."""
-    sender = topology.site(int(min(stage.view.lans).removeprefix("site-"))).nic("frame_relay").address
-    targets = [topology.gateway(number).nic("frame_relay").address for number in (1, 2)] + ["224.0.0.18"]
+@case("forged-as-peer")
+@BOTH_ROLES
+def test_adverts_in_the_peers_name_stop_the_pair_only_while_they_last(stage: Stage, owner: str) -> None:
+    """Whoever may send from a gateway's address on a network could as well answer for the virtual one there."""
+    with stage.trial(owner=owner, name="forged-as-peer") as trial:
+        forge(stage, seconds=5, as_peer=True)
+        trial.fault = time.monotonic()
+        trial.settle()
+
+    (gateway,) = trial.seen.holders(stage.view.inside_vip)
+    trial.assert_one_owner(gateway)
+    trial.assert_sites()
+
+
+def forge(stage: Stage, *, seconds: float, as_peer: bool = False) -> None:
+    """From a site on the outside network: the highest priority, to both gateways, in its own name or in the other's."""
+    site = topology.site(int(min(stage.view.lans).removeprefix("site-"))).nic("frame_relay").address
+    gateways = [topology.gateway(number).nic("frame_relay").address for number in (1, 2)]
+    if as_peer:
+        ends = list(zip(reversed(gateways), gateways, strict=True))
+    else:
+        ends = [(site, target) for target in (*gateways, "224.0.0.18")]
 
     def make() -> socket.socket:
-        link = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
-        link.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
-        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
-        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sender))
-        link.bind((sender, 0))
+        link = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(site))
         return link
 
     vrrp_id = stage.vrrp_ids["frame_relay"]
@@ -168,13 +183,18 @@ def forge(stage: Stage, *, seconds: float) -> None:
         end = time.monotonic() + seconds
         sent = 0
         while time.monotonic() < end:
-            for target in targets:
-                link.sendto(
-                    advert(sender=sender, target=target, vrrp_id=vrrp_id, vip=stage.view.outside_vip), (target, 0)
-                )
+            for sender, target in ends:
+                body = advert(sender=sender, target=target, vrrp_id=vrrp_id, vip=stage.view.outside_vip)
+                link.sendto(ip_header(sender=sender, target=target) + body, (target, 0))
                 sent += 1
             time.sleep(0.02)
     assert sent > 100
+
+
+def ip_header(*, sender: str, target: str) -> bytes:
+    """With the time to live of a neighbour. The kernel fills in length and checksum."""
+    head = struct.pack("!BBHHHBBH", 0x45, 0xC0, 0, 0, 0, 255, 112, 0)
+    return head + socket.inet_aton(sender) + socket.inet_aton(target)
 
 
 def advert(*, sender: str, target: str, vrrp_id: int, vip: str) -> bytes:

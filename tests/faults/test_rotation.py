@@ -49,6 +49,7 @@ HASTY = ("-e", '{"fleet_policies": {"gate_seconds": 12, "deadman_seconds": 45, "
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
+    pytest.mark.usefixtures("lab_goes_off"),
     pytest.mark.timeout(600 + 180 * RUNS),
 ]
 
@@ -56,7 +57,7 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def running_fleet() -> Iterator[None]:
     """Shared by all tests here."""
-    with fleet_of(SITES):
+    with fleet_of(SITES, exactly=True):
         yield
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -127,13 +126,12 @@ def daemon_pids() -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def fleet_of(sites: int) -> Iterator[None]:
-    """A fleet of that many sites, up and as planned; one that is there already will do."""
-    up = lab("up", "--sites", str(sites))
+def fleet_of(sites: int, *, exactly: bool = False) -> Iterator[None]:
+    """A fleet of at least that many sites, up and as planned; one that is there already will do, and it stays."""
+    there = 0 if exactly else json.loads(lab("status", "--format", "json").output).get("sites") or 0
+    up = lab("up", "--sites", str(max(sites, there)))
     assert up.status == 0, up.output
     if fleet("status").status != 0:
         built = playbook("site.yml")
         assert built.status == 0, built.output[-5000:]
     yield
-    if os.environ.get("SPOKEWRIGHT_KEEP_LAB") is None:
-        forget_fleet()

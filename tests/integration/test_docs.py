@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
+    pytest.mark.usefixtures("lab_goes_off"),
     pytest.mark.timeout(1500),
 ]
 
@@ -68,7 +69,6 @@ def fresh_lab() -> Iterator[None]:
     """A reader begins with nothing."""
     forget_fleet()
     yield
-    forget_fleet()
     (ROOT / "pins").unlink(missing_ok=True)
 
 

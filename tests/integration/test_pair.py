@@ -23,6 +23,7 @@ OTHER = {"gw1": "gw2", "gw2": "gw1"}
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"),
+    pytest.mark.usefixtures("lab_goes_off"),
     pytest.mark.timeout(1200),
 ]
 
@@ -43,6 +44,12 @@ def pair() -> dict[str, Any]:
 def hindrances() -> list[str]:
     """Everything but notices."""
     return [one["text"] for one in pair()["problems"] if one["weight"] != "notice"]
+
+
+def all_up() -> bool:
+    """Whether every site has its tunnel."""
+    summary = status()["summary"]
+    return bool(summary["up"] == summary["total"] >= SITES)
 
 
 def until_fit(seconds: float = 60) -> None:
@@ -141,7 +148,7 @@ def test_a_change_that_restarts_daemons_moves_the_addresses_first() -> None:
     gave = done.output.index(f"{before} gives the addresses to {OTHER[before]}")
     restart = done.output.index(f"{before}: tun0: its configuration")
     assert gave < restart
-    assert status()["summary"]["up"] == SITES
+    assert all_up()
     assert playbook("gateways.yml", "-e", "tunnel_server_verb=4").changed == {}
 
 
@@ -197,9 +204,9 @@ def test_a_drill_goes_there_and_back_and_keeps_a_report() -> None:
     assert [one["to"] for one in report["moves"]] == [OTHER[before], before]
     for one in report["moves"]:
         print(one["to"], one["addresses_seconds"], one["worst_seconds"])  # noqa: T201 - the measured figures
-        assert len(one["sites"]) == SITES
+        assert len(one["sites"]) == len(status()["sites"])
         assert one["addresses_seconds"] < 1
-    assert status()["summary"]["up"] == SITES
+    assert all_up()
 
 
 @pytest.mark.long

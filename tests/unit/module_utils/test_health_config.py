@@ -21,6 +21,15 @@ GIVEN: dict[str, t.Any] = {
             "internet": {"interface": "inet0", "address": "198.19.128.2"},
         },
     },
+    "peer": {
+        "inside": {"interface": "inside1", "address": "10.200.0.3"},
+        "transports": {
+            "frame_relay": {"interface": "fr1", "address": "198.19.0.3"},
+            "internet": {"interface": "inet1", "address": "198.19.128.3"},
+        },
+    },
+    "adverts": [{"address": "10.200.0.3", "vrrp_id": 10}, {"address": "198.18.0.3", "vrrp_id": 40}],
+    "lease_seconds": 3,
     "inside": {"vip": "10.200.0.1"},
     "transports": [{"name": "frame_relay", "vip": "198.19.0.1"}, {"name": "internet", "vip": "198.19.128.1"}],
     "instances": ["tun0", "tun1"],
@@ -42,11 +51,12 @@ def planned(**other: t.Any) -> dict[str, t.Any]:
 def test_what_the_role_writes_is_what_the_daemon_reads() -> None:
     config = parse(text=json.dumps(planned()))
 
-    assert [(one.name, one.penalty, one.tracked, one.probes) for one in config.networks] == [
-        ("inside", 40, True, ("10.200.0.10",)),
-        ("frame_relay", 40, True, ("198.19.127.254",)),
-        ("internet", 10, False, ()),
+    assert [(one.name, one.peer, one.penalty, one.tracked, one.probes) for one in config.networks] == [
+        ("inside", "10.200.0.3", 40, True, ("10.200.0.10",)),
+        ("frame_relay", "198.19.0.3", 40, True, ("198.19.127.254",)),
+        ("internet", "198.19.128.3", 10, False, ()),
     ]
+    assert (config.peers, config.lease_seconds) == ((("10.200.0.3", 10), ("198.18.0.3", 40)), 3)
     assert [(vip.address, vip.interface) for vip in config.vips] == [
         ("10.200.0.1", "inside0"),
         ("198.19.0.1", "fr0"),

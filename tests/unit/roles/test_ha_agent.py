@@ -67,13 +67,15 @@ class Host:
 
     def next_run(self, *, active: bool = True) -> str:
         """What a run does to keepalived that finds its configuration already written."""
-        read = tasks()["Read what keepalived was started or reloaded with"]["ansible.builtin.command"]["argv"]
+        looks = tasks()["Look what runs, and with what it was started"]["spokewright.fleet.looks"]["commands"]
+        read = looks["keepalived_started"]
         argv = [environment().from_string(word).render(__ha_agent_started=str(self.record)) for word in read]
         stdout = subprocess.run(argv, check=False, capture_output=True, text=True).stdout
         known: dict[str, t.Any] = {
             "lookup": lambda _plugin, _name: self.config.read_text(encoding="utf-8"),
-            "__ha_agent_active": {"rc": 0 if active else 3},
-            "__ha_agent_running": {"stdout": stdout},
+            "__ha_agent_running": {
+                "looks": {"keepalived_runs": {"rc": 0 if active else 3}, "keepalived_started": {"stdout": stdout}}
+            },
         }
         look = tasks()["Say what it would take"]
         known["__ha_agent_change"] = environment().from_string(look["vars"]["__ha_agent_change"]).render(known)

@@ -687,19 +687,22 @@ def test_what_a_killed_run_left_goes_although_its_number_is_somebody_elses_by_no
 
 
 def test_what_another_run_is_receiving_is_left_alone(site: Site) -> None:
-    site.tool("tar", '#!/bin/sh\nsleep 2\nPATH=${PATH#*:} exec tar "$@"\n')
     first = subprocess.Popen(
         [*site.shell, str(AGENT), "stage", ONE.digest],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"SPOKEWRIGHT_ROOT": str(site.root), "SPOKEWRIGHT_PATH": site.path},
     )
+    assert first.stdin is not None
+    # One record: enough for the first files, and the rest is still to come.
+    first.stdin.write(ONE.archive[:10240])
+    first.stdin.flush()
     end = time.monotonic() + 20
-    while not list(site.base.glob("generations/.incoming.*")) and time.monotonic() < end:
+    while not list(site.base.glob("generations/.incoming.*/*")):
+        assert time.monotonic() < end
         time.sleep(0.02)
-    (site.bin / "tar").unlink()
     site.stage(TWO)
-    out, _ = first.communicate(ONE.archive, timeout=30)
+    out, _ = first.communicate(ONE.archive[10240:], timeout=30)
     assert read(out)["ok"] is True
     assert generations(site) == ["1", "2"]
 
