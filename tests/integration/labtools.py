@@ -76,7 +76,7 @@ def lab(*words: str, seconds: float = 300) -> Run:
 def forget_fleet() -> None:
     """Power the lab off and forget what was recorded of its fleet, as on a fresh checkout."""
     lab("down")
-    for name in ("keystore", "reports", "state"):
+    for name in ("keystore", "reports", "rollouts", "state"):
         shutil.rmtree(INVENTORY / name, ignore_errors=True)
     for name in ("sites.csv", "lab.fleet.yml", "lab.lock.json", "keystore.key"):
         (INVENTORY / name).unlink(missing_ok=True)
