@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
@@ -20,9 +20,15 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records impo
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CA_CERT, CA_KEY, CRL, SERVER_KEY
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import ServerKeys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+
+# A site's PSK for the serving server key, and for the other one while that is rotated.
+PSKS: Final = ("psk", "other_psk")
 
 
 class KeyReader:
@@ -30,7 +36,7 @@ class KeyReader:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._server: tls_crypt_v2.ServerKey | None = None
+        self._servers: ServerKeys | None = None
         self._mutex = threading.Lock()
 
     def ca(self) -> str:
@@ -43,13 +49,22 @@ class KeyReader:
 
     def server(self) -> tls_crypt_v2.ServerKey:
         """The key that seals and opens all sites' keys."""
+        return self.servers().serving
+
+    def servers(self) -> ServerKeys:
+        """That key, and while it is rotated the next one or the former one."""
         with self._mutex:
-            if self._server is None:
+            if self._servers is None:
                 try:
-                    self._server = tls_crypt_v2.ServerKey.from_pem(self.storage.open(SERVER_KEY))
+                    self._servers = ServerKeys.from_text(self.storage.open(SERVER_KEY))
                 except tls_crypt_v2.TlsCryptV2Error as exc:
                     raise KeyStoreError(f"{self.storage.root / SERVER_KEY}: {exc} Restore it from the backup.") from exc
-            return self._server
+            return self._servers
+
+    def forget_servers(self) -> None:
+        """Read them anew: they were changed."""
+        with self._mutex:
+            self._servers = None
 
     def crl_is_old(self) -> bool:
         """Whether the revocation list is to be renewed."""
@@ -66,11 +81,13 @@ class KeyReader:
         """One key of a site: sealed by our server key, signed by our CA, for this site and epoch."""
         name = f"sites/{site}/{epoch}.vault"
         path = self.storage.root / name
-        found = self._record(name, ("certificate", "private_key", "psk", "kid"))
-        ca = self.ca()
+        found = self.site_record(site=site, epoch=epoch)
+        ca, servers = self.ca(), self.servers()
         identity = certificates.Identity(certificate=found["certificate"], private_key=found["private_key"])
+        psks = [str(found[field]) for field in PSKS if field in found]
         try:
-            metadata = tls_crypt_v2.verify(server=self.server(), text=found["psk"], site=site, epoch=epoch)
+            psk, metadata = _sealed(psks, server=servers.serving, site=site, epoch=epoch)
+            other_psk = _sealed_too(psks, servers=servers, metadata=metadata)
             certificates.check(ca=certificates.Identity(certificate=ca, private_key=""), issued=identity, name=site)
         except (tls_crypt_v2.TlsCryptV2Error, certificates.CertificateError) as exc:
             raise KeyStoreError(f"{path}: {exc} It is not delivered. Restore this file from the backup.") from exc
@@ -82,8 +99,13 @@ class KeyReader:
             ca=ca,
             certificate=identity.certificate,
             private_key=Secret(identity.private_key),
-            psk=Secret(found["psk"]),
+            psk=Secret(psk),
+            other_psk=None if other_psk is None else Secret(other_psk),
         )
+
+    def site_record(self, *, site: str, epoch: int) -> dict[str, Any]:
+        """What the file of a site's key holds, not proven."""
+        return self._record(f"sites/{site}/{epoch}.vault", ("certificate", "private_key", "psk", "kid"))
 
     def gateway(self, *, name: str) -> GatewayKey:
         """One gateway's material, its certificate proven to be ours, its own, and to fit its key."""
@@ -124,3 +146,29 @@ class KeyReader:
                 f"{self.storage.root / name} opens, but what is inside is no key of ours. Restore it from the backup."
             )
         return found
+
+
+def _sealed(
+    psks: Sequence[str], *, server: tls_crypt_v2.ServerKey, site: str, epoch: int
+) -> tuple[str, tls_crypt_v2.Metadata]:
+    """The PSK that this server key has sealed. Which of a record's it is, depends on how far a rotation is."""
+    foreign: tls_crypt_v2.ForeignKeyError | None = None
+    for psk in psks:
+        try:
+            return psk, tls_crypt_v2.verify(server=server, text=psk, site=site, epoch=epoch)
+        except tls_crypt_v2.ForeignKeyError as exc:
+            foreign = foreign or exc
+    raise foreign or tls_crypt_v2.MalformedKeyError("there is no PSK in it.")
+
+
+def _sealed_too(psks: Sequence[str], *, servers: ServerKeys, metadata: tls_crypt_v2.Metadata) -> str | None:
+    """The PSK for the other server key; none where it is still to be made, or where that key is gone."""
+    if servers.other is None:
+        return None
+    try:
+        psk, found = _sealed(psks, server=servers.other, site=metadata.site, epoch=metadata.epoch)
+    except tls_crypt_v2.ForeignKeyError:
+        return None
+    if found.kid != metadata.kid:
+        raise tls_crypt_v2.MetadataError(f"its two PSKs have the key ids {metadata.kid} and {found.kid}.")
+    return psk
