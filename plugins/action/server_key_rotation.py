@@ -15,6 +15,8 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import not_ready
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover_steps import staying, take
 
 
 class ActionModule(ActionBase):
@@ -37,35 +39,28 @@ class ActionModule(ActionBase):
             },
         )
         try:
-            from ansible_collections.spokewright.fleet.plugins.plugin_utils import key_store, server_key_steps  # noqa: PLC0415
+            from ansible_collections.spokewright.fleet.plugins.plugin_utils import key_store  # noqa: PLC0415
         except ImportError as exc:
             raise AnsibleActionFail(missing_required_lib(exc.name or "cryptography")) from exc
         try:
             fleet = load_fleet(plan_file=Path(args["plan"]))
-            step = server_key_steps.take(
+            store = key_store.open_store(fleet.plan)
+            sites = staying(fleet=fleet, leave_behind=args["leave_behind"])
+            step = take(
                 state=args["state"],
-                fleet=fleet,
-                store=key_store.open_store(fleet.plan),
+                rolled=store.server_keys,
+                store=store,
+                lacking=lambda: not_ready(
+                    index=store.index(sites=sites),
+                    wanted=store.server_keys.other_psks(sites=sites),
+                    sites=sites,
+                    lacks="it has not confirmed its PSK for the next server key",
+                ),
                 reason=args["reason"].strip(),
-                leave_behind=args["leave_behind"],
                 dry=self._task.check_mode,
                 owner=own_run(),
             )
         except FleetError as exc:
             raise AnsibleActionFail(str(exc)) from None
-        result.update(
-            changed=step.changed,
-            phase=step.phase,
-            not_ready=step.not_ready,
-            reason=step.reason,
-            msg=step.message,
-        )
-        if self._task.diff and step.before != step.after:
-            header = "server keys"
-            result["diff"] = {
-                "before_header": header,
-                "after_header": header,
-                "before": step.before,
-                "after": step.after,
-            }
+        result.update(step.answer(header="server keys", diff=self._task.diff))
         return result

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class Bundle:
     archive: bytes
     manifest: str
     psk_fingerprint: str = ""
-    # While the server key is rotated: the fingerprints of both PSKs that are in it.
+    # Fingerprints of what it has two of, while the server key is rotated or one CA follows another.
     carries: str = ""
+    two_psks: bool = False
 
     def __repr__(self) -> str:
         return f"Bundle(site={self.site!r}, epoch={self.epoch}, digest={self.digest!r})"
@@ -100,8 +101,17 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
         archive=_tar({**files, MANIFEST: manifest}),
         manifest=manifest,
         psk_fingerprint=psk_fingerprint,
-        carries=" ".join(sorted((psk_fingerprint, tls_crypt_v2.fingerprint(text=other)))) if other else "",
+        carries=_carries(key=key),
+        two_psks=bool(other),
     )
+
+
+def _carries(*, key: SiteKey) -> str:
+    """What it has of two, by fingerprint: PSKs while the server key is rotated, CAs while one follows another."""
+    authorities = certificates.split(text=key.ca)
+    trusted = [certificates.fingerprint(certificate=one) for one in authorities] if len(authorities) > 1 else []
+    psks = key.psk_fingerprints if key.other_psk else ()
+    return " ".join(sorted((*psks, *trusted)))
 
 
 def manifest_of(*, files: Mapping[str, str]) -> str:

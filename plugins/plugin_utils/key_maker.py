@@ -89,12 +89,15 @@ class KeyMaker:
 
     def crl(self, *, revoked: Iterable[int] = (), reason: str = "") -> None:
         """The revocation list, with what the one before it revoked and with these serial numbers."""
-        ca = self.reader.ca_identity()
-        if self.storage.has(CRL):
-            made = certificates.renew_crl(ca=ca, crl=self.storage.read(CRL), now=self.now, revoked=revoked)
-        else:
-            made = certificates.make_crl(ca=ca, revoked=revoked, now=self.now)
-        self.storage.write(CRL, made)
+        lists = []
+        for ca in self.reader.ca_identities():
+            if self.storage.has(CRL):
+                # Each list names them all: which CA issued a certificate need not be known.
+                made = certificates.renew_crl(ca=ca, crl=self.storage.read(CRL), now=self.now, revoked=revoked)
+            else:
+                made = certificates.make_crl(ca=ca, revoked=revoked, now=self.now)
+            lists.append(made)
+        self.storage.write(CRL, "".join(lists))
         self.log([Event(event="crl-made", reason=reason)])
 
     def server_key(self) -> None:
@@ -174,7 +177,7 @@ class KeyMaker:
             epoch=epoch,
             kid=metadata.kid,
             issued=metadata.issued,
-            ca=ca.certificate,
+            ca=self.reader.ca(),
             certificate=issued.certificate,
             private_key=Secret(issued.private_key),
             psk=Secret(psk),
@@ -194,7 +197,7 @@ def ca_event(certificate: str) -> Event:
 
 def server_key_event(key: tls_crypt_v2.ServerKey, *, reason: str = "") -> Event:
     """The ledger's line for a server key."""
-    return Event(event=server_keys.MADE, fingerprint=server_keys.fingerprint(key), reason=reason)
+    return Event(event=server_keys.EVENTS.made, fingerprint=server_keys.fingerprint(key), reason=reason)
 
 
 def gateway_event(*, name: str, certificate: str) -> Event:

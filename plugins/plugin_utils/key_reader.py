@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.authorities import Authorities
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import (
     GatewayKey,
@@ -39,13 +40,30 @@ class KeyReader:
         self._servers: ServerKeys | None = None
         self._mutex = threading.Lock()
 
+    def authorities(self) -> Authorities:
+        """The fleet's CA, and while another one takes its place both."""
+        return Authorities.from_text(self.storage.read(CA_CERT))
+
     def ca(self) -> str:
-        """The fleet's CA certificate."""
-        return self.storage.read(CA_CERT)
+        """The certificates of all CAs that sites are to trust."""
+        return "".join(self.authorities().all)
 
     def ca_identity(self) -> certificates.Identity:
-        """The CA with its private key."""
-        return certificates.Identity(certificate=self.ca(), private_key=self.storage.open(CA_KEY))
+        """The CA that issues, with its private key."""
+        return self.ca_identities()[0]
+
+    def ca_identities(self) -> list[certificates.Identity]:
+        """All CAs with their private keys, the one that issues first."""
+        keys = self.storage.open(CA_KEY)
+        try:
+            return [
+                certificates.Identity(
+                    certificate=one, private_key=certificates.own_key(certificate=one, private_keys=keys)
+                )
+                for one in self.authorities().all
+            ]
+        except certificates.CertificateError as exc:
+            raise KeyStoreError(f"{self.storage.root / CA_KEY}: {exc} Restore it from the backup.") from exc
 
     def server(self) -> tls_crypt_v2.ServerKey:
         """The key that seals and opens all sites' keys."""
@@ -82,13 +100,13 @@ class KeyReader:
         name = f"sites/{site}/{epoch}.vault"
         path = self.storage.root / name
         found = self.site_record(site=site, epoch=epoch)
-        ca, servers = self.ca(), self.servers()
+        authorities, servers = self.authorities(), self.servers()
         identity = certificates.Identity(certificate=found["certificate"], private_key=found["private_key"])
         psks = [str(found[field]) for field in PSKS if field in found]
         try:
             psk, metadata = _sealed(psks, server=servers.serving, site=site, epoch=epoch)
             other_psk = _sealed_too(psks, servers=servers, metadata=metadata)
-            certificates.check(ca=certificates.Identity(certificate=ca, private_key=""), issued=identity, name=site)
+            _check_issued(authorities, issued=identity, name=site)
         except (tls_crypt_v2.TlsCryptV2Error, certificates.CertificateError) as exc:
             raise KeyStoreError(f"{path}: {exc} It is not delivered. Restore this file from the backup.") from exc
         return SiteKey(
@@ -96,7 +114,7 @@ class KeyReader:
             epoch=epoch,
             kid=metadata.kid,
             issued=metadata.issued,
-            ca=ca,
+            ca="".join(authorities.all),
             certificate=identity.certificate,
             private_key=Secret(identity.private_key),
             psk=Secret(psk),
@@ -113,18 +131,20 @@ class KeyReader:
         if not self.storage.has(file):
             raise NoKeyError(f"gateway {name} has no key in {self.storage.root}. Make it first: run site.yml.")
         found = self._record(file, ("certificate", "private_key"))
-        ca = self.ca()
+        authorities = self.authorities()
         identity = certificates.Identity(certificate=found["certificate"], private_key=found["private_key"])
         try:
-            certificates.check(ca=certificates.Identity(certificate=ca, private_key=""), issued=identity, name=name)
+            _check_issued(authorities, issued=identity, name=name)
+            there = certificates.crl_split(text=self.storage.read(CRL))
+            lists = [crl for ca in authorities.of_gateways for crl in there if certificates.is_crl_of(ca=ca, crl=crl)]
         except FleetError as exc:
             raise KeyStoreError(
                 f"{self.storage.root / file}: {exc} It is not delivered. Restore this file from the backup."
             ) from exc
         return GatewayKey(
             name=name,
-            ca=ca,
-            crl=self.storage.read(CRL),
+            ca="".join(authorities.of_gateways),
+            crl="".join(lists) or self.storage.read(CRL),
             certificate=identity.certificate,
             private_key=Secret(identity.private_key),
             server_key=Secret(self.server().to_pem()),
@@ -146,6 +166,13 @@ class KeyReader:
                 f"{self.storage.root / name} opens, but what is inside is no key of ours. Restore it from the backup."
             )
         return found
+
+
+def _check_issued(authorities: Authorities, *, issued: certificates.Identity, name: str) -> None:
+    """Raise unless one of the CAs issued it, and it is whole."""
+    by = [ca for ca in authorities.all if certificates.is_of(ca=ca, certificate=issued.certificate)]
+    ca = certificates.Identity(certificate=(by or list(authorities.all))[0], private_key="")
+    certificates.check(ca=ca, issued=issued, name=name)
 
 
 def _sealed(

@@ -62,6 +62,12 @@ class SiteKey:
     def __repr__(self) -> str:
         return f"SiteKey(site={self.site!r}, epoch={self.epoch}, kid={self.kid!r})"
 
+    @property
+    def psk_fingerprints(self) -> tuple[str, ...]:
+        """Of its PSK, and of the one for the other server key."""
+        psks = [self.psk, self.other_psk] if self.other_psk else [self.psk]
+        return tuple(tls_crypt_v2.fingerprint(text=psk.reveal()) for psk in psks)
+
     def public(self) -> dict[str, Any]:
         """What may be written anywhere: names and fingerprints."""
         return {

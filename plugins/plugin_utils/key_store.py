@@ -19,6 +19,7 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.authority_store import AuthorityStore
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex, misfits
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_losses import Losses
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import (
@@ -225,9 +226,11 @@ class KeyStore:
     @property
     def server_keys(self) -> ServerKeyStore:
         """The server key, and its rotation."""
-        return ServerKeyStore(
-            storage=self.storage, reader=self.reader, index=self._index, ledger=self.ledger, log=self._log
-        )
+        return ServerKeyStore(maker=self._maker(), ledger=self.ledger)
+
+    def authorities(self, *, fleet: str, key_type: certificates.KeyType) -> AuthorityStore:
+        """The CA, and how another one takes its place."""
+        return AuthorityStore(maker=self._maker(), ledger=self.ledger, fleet=fleet, key_type=key_type)
 
     def note(self, event: str, *, site: str = "", epoch: int = 0, reason: str = "") -> None:
         """Add a line to the ledger. It waits for nobody: a key may have to be shown while a rollout runs."""

@@ -15,58 +15,65 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import server_keys, tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import SEALED, booked
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import THREADS, state_event
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import SERVER_KEY
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import lines, newest, replay
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import KeyMaker
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import SiteKey
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event, Ledger
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Ledger
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import Books, There
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import ServerKeys
 
 
 class ServerKeyStore:
     """Changes inside an operation of the key store only."""
 
-    def __init__(
-        self,
-        *,
-        storage: Storage,
-        reader: KeyReader,
-        index: KeyIndex,
-        ledger: Ledger,
-        log: Callable[[Sequence[Event]], list[dict[str, Any]]],
-    ) -> None:
-        self.storage = storage
-        self.reader = reader
-        self.index = index
+    what = "server key"
+    playbook = "rotate_server_key.yml"
+
+    def __init__(self, *, maker: KeyMaker, ledger: Ledger) -> None:
+        self.maker = maker
         self.ledger = ledger
-        self.log = log
+        self.storage, self.reader, self.index, self.log = maker.storage, maker.reader, maker.index, maker.log
 
     @property
     def exists(self) -> bool:
         """Whether there is one at all."""
         return self.storage.has(SERVER_KEY)
 
+    def there(self) -> There:
+        """By fingerprint."""
+        return self.read().there()
+
     def read(self) -> ServerKeys:
         """What there is now, whoever changed it."""
         self.reader.forget_servers()
         return self.reader.servers()
 
-    def books(self) -> server_keys.Books:
+    def books(self) -> Books:
         """What the ledger says of the server keys."""
-        return server_keys.replay(self.ledger.entries())
+        return replay(self.ledger.entries(), events=EVENTS)
+
+    def other_psks(self, *, sites: Sequence[str]) -> dict[str, str]:
+        """The fingerprint of each site's PSK for the other server key, of its newest key that has not ended."""
+        found: dict[str, str] = {}
+        for site, epochs in self.index.all(sites).items():
+            epoch = newest(epochs)
+            prints = self.reader.site(site=site, epoch=epoch).psk_fingerprints if epoch else ()
+            found |= {site: prints[1]} if len(prints) > 1 else {}
+        return found
 
     def settled(self) -> bool:
         """Whether everything is in line with the server keys."""
         servers = self.read()
-        return not server_keys.lines(servers, said=self.books()) and not any(
+        return not lines(servers.there(), said=self.books(), events=EVENTS) and not any(
             self._is_behind(site=site, epoch=epoch, servers=servers) for site, epoch in self._all()
         )
 
@@ -96,10 +103,10 @@ class ServerKeyStore:
         news = [key for key in found if key is not None]
         known = {site: self.index.get(site) for site in {key.site for key in news}}
         changed = [key for key in news if key.epoch in known[key.site]]
-        lines = self.log(
+        told = self.log(
             [state_event(site=key.site, epoch=key.epoch, state=SEALED, entry=key.public()) for key in changed]
         )
-        for key, line in zip(changed, lines, strict=True):
+        for key, line in zip(changed, told, strict=True):
             known[key.site][key.epoch] = booked(known[key.site][key.epoch], line)
         for site in {key.site for key in changed}:
             self.index.put(site, known[site], sync=False)
@@ -111,7 +118,8 @@ class ServerKeyStore:
         self.storage.seal(SERVER_KEY, servers.to_text())
 
     def _tell(self, servers: ServerKeys, *, reason: str) -> None:
-        self.log([dataclasses.replace(one, reason=reason) for one in server_keys.lines(servers, said=self.books())])
+        told = lines(servers.there(), said=self.books(), events=EVENTS)
+        self.log([dataclasses.replace(one, reason=reason) for one in told])
 
     def _all(self) -> list[tuple[str, int]]:
         return [(site, epoch) for site in self.storage.directories("sites") for epoch in self.reader.epochs(site)]
@@ -125,8 +133,7 @@ class ServerKeyStore:
             kept = {name: value for name, value in {**record, **wanted}.items() if value is not None}
             self.storage.seal(f"sites/{site}/{epoch}.vault", json.dumps(kept, indent=1) + "\n")
         entry = self.index.get(site).get(epoch)
-        fingerprint = tls_crypt_v2.fingerprint(text=str(wanted["psk"]))
-        return key if entry is None or entry.get("psk_fingerprint") != fingerprint else None
+        return key if entry is None or entry.get("psk_fingerprint") != key.public()["psk_fingerprint"] else None
 
     def _wanted(self, *, key: SiteKey, servers: ServerKeys) -> dict[str, str | None]:
         other = key.other_psk.reveal() if key.other_psk else None

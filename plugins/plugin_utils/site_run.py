@@ -159,7 +159,7 @@ class SiteRun:
             public = bundles.render_public(site=site)
             try:
                 bundle = bundles.build(site=site, key=self._store.site_key(site=name))
-                public, manifest = bundles.render_public(site=site, two_psks=bool(bundle.carries)), bundle.manifest
+                public, manifest = bundles.render_public(site=site, two_psks=bundle.two_psks), bundle.manifest
             except NoKeyError:
                 manifest = bundles.manifest_of(files=public) + "(and its key, which is not made yet)\n"
             for file, field, after in (

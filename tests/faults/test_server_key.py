@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A new server key for the whole fleet while probes run: killed half-way, with sites that have no power meanwhile.
+"""A new server key and a new CA for the whole fleet while probes run: killed half-way, with sites without power.
 
 Nobody is without traffic for longer than six seconds, and whoever was off comes back by itself or blocks the change.
 """
@@ -28,6 +28,8 @@ from integration.labtools import PLAN, PLAYBOOK, ROOT, Run, daemon_pids, fleet, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import There
 
 SITES = int(os.environ.get("SPOKEWRIGHT_ROTATION_SITES") or 5)
 LONGEST_SECONDS = 6.0
@@ -88,6 +90,12 @@ def nobody_silent(name: str, *, sites: list[str]) -> Iterator[None]:
     assert {site: seconds for site, seconds in longest.items() if seconds > LONGEST_SECONDS} == {}
 
 
+def ca() -> There:
+    """The fleet's CAs."""
+    plan = load_fleet(plan_file=PLAN).plan
+    return open_store(plan).authorities(fleet=plan.name, key_type=plan.tunnels.key_type).there()
+
+
 def whole() -> None:
     """Books, keys and fleet are as they should be."""
     for command in (("ledger", "verify"), ("keystore", "check"), ("status",)):
@@ -95,10 +103,10 @@ def whole() -> None:
         assert checked.status == 0, checked.output
 
 
-def killed(reason: str, *, after: float) -> None:
+def killed(reason: str, *, after: float, name: str = "rotate_server_key.yml") -> None:
     """Begin a rotation and kill it with all its processes."""
     process = subprocess.Popen(
-        [str(PLAYBOOK), "-i", str(PLAN), "playbooks/rotate_server_key.yml", "-e", f"reason='{reason}'"],
+        [str(PLAYBOOK), "-i", str(PLAN), f"playbooks/{name}", "-e", f"reason='{reason}'"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -132,7 +140,7 @@ def test_a_new_server_key_silences_nobody_and_a_site_that_was_off_comes_back_by_
         power_on(OFF)
     words = " ".join(blocked.output.split())
     assert blocked.status != 0
-    assert f"1 sites would be shut out, so no gateway is changed. {OFF}: it has not confirmed its PSK" in words
+    assert f"1 site would be shut out, so no gateway is changed. {OFF}: it has not confirmed its PSK" in words
     assert daemon_pids() == daemons
 
     # Now it gets both, and is off during all the rest. A limited run touches no gateway.
@@ -207,3 +215,56 @@ def test_it_is_taken_back_and_who_was_left_behind_is_served_out_of_band() -> Non
     served = playbook("sites.yml", "--limit", OFF)
     assert served.status == 0, served.output[-3000:]
     whole()
+
+
+@pytest.mark.case("rotation-ca", short=("",))
+def test_another_ca_silences_nobody_and_waits_for_a_site_that_is_off() -> None:
+    wait_up(set(ALL), seconds=60)
+    before, reason, present = ca(), f"measured {SEED}", ALL[:-1]
+    # It trusts both, and then it is off: the new CA issues, but the former one stays until the site has a key of the new one.
+    limited = playbook("rotate_ca.yml", "-e", f"reason='{reason}'", "--limit", OFF)
+    assert limited.status == 0, limited.output[-3000:]
+    assert ca().phase == "next"
+    power_off(OFF)
+    try:
+        with nobody_silent("ca", sites=present):
+            waits = playbook("rotate_ca.yml", "-e", f"reason='{reason}'")
+    finally:
+        power_on(OFF)
+    words = " ".join(waits.output.split())
+    assert waits.status != 0
+    assert f"{OFF}: its key of epoch" in words, waits.output[-3000:]
+    assert "of the new CA, is issued and not confirmed" in words
+    found = ca()
+    assert (found.phase, found.other) == ("former", before.serving)
+    on(OFF, "find /etc/spokewright -exec touch -h -d '1 day ago' {} +")
+    wait_up(set(ALL), seconds=60)
+
+    with nobody_silent("ca-end", sites=ALL):
+        done = playbook("rotate_ca.yml", "-e", f"reason='{reason}'")
+    assert done.status == 0, done.output[-3000:]
+    assert (ca().phase, ca().serving) == ("one", found.serving)
+    idle = playbook("rotate_ca.yml", "-e", f"reason='{reason}'")
+    assert (idle.status, idle.changed) == (0, {}), idle.output[-3000:]
+    whole()
+
+
+@pytest.mark.case("rotation-ca-killed", short=("",))
+def test_another_ca_can_be_killed_at_any_moment_too() -> None:
+    wait_up(set(ALL), seconds=60)
+    chance = random.Random(SEED)  # noqa: S311 - moments, no keys
+    began = time.monotonic()
+    assert playbook("rotate_ca.yml", "-e", f"reason='undisturbed {SEED}'").status == 0
+    length = time.monotonic() - began
+    for number in range(1, RUNS + 1):
+        before, reason = ca(), f"killed {SEED} {number}"
+        with nobody_silent(f"ca-killed-{number}", sites=ALL):
+            moment = chance.uniform(0.2 * length, length)
+            killed(reason, after=moment, name="rotate_ca.yml")
+            sys.stdout.write(f"killed after {moment:.1f} s of {length:.1f}: {ca().phase}\n")
+            wait_up(set(ALL), seconds=60)
+            done = playbook("rotate_ca.yml", "-e", f"reason='{reason}'")
+        assert done.status == 0, done.output[-3000:]
+        assert ca().serving != before.serving
+        assert ca().phase == "one"
+        whole()

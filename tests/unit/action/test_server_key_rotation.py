@@ -145,7 +145,10 @@ def test_it_is_taken_back_from_wherever_it_is(plan: str) -> None:
 
 def test_another_reason_waits_until_the_rotation_under_way_has_ended(plan: str) -> None:
     step(plan, "next", reason="stolen")
-    with pytest.raises(AnsibleActionFail, match=r"under way, for 'stolen'\. Finish it first: .* abort=true"):
+    with pytest.raises(
+        AnsibleActionFail,
+        match=r"another server key is on its way, for 'stolen'\. Finish that first: .*-e reason='stolen'",
+    ):
         step(plan, "next", reason="another")
 
 

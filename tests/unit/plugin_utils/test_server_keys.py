@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import server_keys, tls_crypt_v2
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import ServerKeys, fingerprint
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import lines, replay
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import EVENTS, ServerKeys, fingerprint
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_check import check_store
 from unit.plugin_utils.stores import SITES, killed_at, reopened, store_in
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event
 
 OLD, NEW = tls_crypt_v2.ServerKey(raw=b"o" * 128), tls_crypt_v2.ServerKey(raw=b"n" * 128)
 BOTH = ServerKeys(serving=OLD).with_next(NEW)
@@ -47,8 +49,12 @@ def test_a_damaged_file_is_refused(damage: str) -> None:
         ServerKeys.from_text(OLD.to_pem() + damage + ("" if damage == "next\n" else NEW.to_pem()))
 
 
+def told_of(keys: ServerKeys, entries: list[dict[str, str]]) -> list[Event]:
+    return lines(keys.there(), said=replay(entries, events=EVENTS), events=EVENTS)
+
+
 def test_the_ledger_is_told_what_it_lacks_and_no_more() -> None:
-    lines = [{"event": "server-key-made", "fingerprint": fingerprint(OLD), "reason": ""}]
+    entries = [{"event": "server-key-made", "fingerprint": fingerprint(OLD), "reason": ""}]
     for keys, event in (
         (BOTH, "server-key-made"),
         (BOTH.turned(), "server-key-serves"),
@@ -56,11 +62,11 @@ def test_the_ledger_is_told_what_it_lacks_and_no_more() -> None:
         (BOTH.turned(), "server-key-serves"),
         (BOTH.turned().alone(), "server-key-retired"),
     ):
-        told = server_keys.lines(keys, said=server_keys.replay(lines))
+        told = told_of(keys, entries)
         assert [one.event for one in told] == [event]
-        lines += [{"event": one.event, "fingerprint": one.fingerprint, "reason": REASON} for one in told]
-        assert server_keys.lines(keys, said=server_keys.replay(lines)) == []
-    assert server_keys.replay(lines).reasons[fingerprint(NEW)] == REASON
+        entries += [{"event": one.event, "fingerprint": one.fingerprint, "reason": REASON} for one in told]
+        assert told_of(keys, entries) == []
+    assert replay(entries, events=EVENTS).reasons[fingerprint(NEW)] == REASON
 
 
 def test_every_key_of_every_site_gets_a_second_psk_with_a_secret_of_its_own(tmp_path: Path) -> None:
