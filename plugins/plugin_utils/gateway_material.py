@@ -68,7 +68,7 @@ def check_material(*, key: GatewayKey, store: Path, now: datetime | None = None)
     ca_file, crl_file, own_file = store / "ca.pem", store / "crl.pem", store / "gateways" / f"{key.name}.vault"
     authorities = [_certificate(text=one, path=ca_file) for one in certificates.split(text=key.ca) or [key.ca]]
     certificate = _certificate(text=key.certificate, path=own_file)
-    _check_certificate(path=own_file, certificate=certificate, authority=authorities[0], ca_file=ca_file)
+    _check_certificate(path=own_file, certificate=certificate, authorities=authorities, ca_file=ca_file)
     _check_private_key(path=own_file, text=key.private_key, certificate=certificate)
     _check_server_key(path=store / "server-tls-crypt-v2.vault", text=key.server_key)
     lists = certificates.crl_split(text=key.crl)
@@ -126,18 +126,24 @@ def _certificate(*, text: str, path: Path) -> x509.Certificate:
 
 
 def _check_certificate(
-    *, path: Path, certificate: x509.Certificate, authority: x509.Certificate, ca_file: Path
+    *, path: Path, certificate: x509.Certificate, authorities: t.Sequence[x509.Certificate], ca_file: Path
 ) -> None:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError) as exc:
-        raise MaterialError(f"{path}: not issued by the CA in {ca_file}; sites would refuse this gateway") from exc
+    if not any(_issued_by(authority, certificate=certificate) for authority in authorities):
+        raise MaterialError(f"{path}: not issued by the CA in {ca_file}; sites would refuse this gateway")
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
         raise MaterialError(f"{path}: no server's certificate (extended key usage serverAuth); sites would refuse it")
+
+
+def _issued_by(authority: x509.Certificate, *, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 def _check_private_key(*, path: Path, text: Secret, certificate: x509.Certificate) -> None:

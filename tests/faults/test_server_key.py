@@ -221,7 +221,7 @@ def test_it_is_taken_back_and_who_was_left_behind_is_served_out_of_band() -> Non
 def test_another_ca_silences_nobody_and_waits_for_a_site_that_is_off() -> None:
     wait_up(set(ALL), seconds=60)
     before, reason, present = ca(), f"measured {SEED}", ALL[:-1]
-    # It trusts both, and then it is off: the new CA issues, but the former one stays until the site has a key of the new one.
+    # It trusts both, and then it is off: the new CA issues, the former one stays until the site has a key of the new.
     limited = playbook("rotate_ca.yml", "-e", f"reason='{reason}'", "--limit", OFF)
     assert limited.status == 0, limited.output[-3000:]
     assert ca().phase == "next"
