@@ -100,6 +100,8 @@ def scanner_of(store: KeyStore) -> Scanner:
             key = store.site_key(site=site, epoch=epoch)
             texts[f"{site}/{epoch} key"] = key.private_key.reveal()
             texts[f"{site}/{epoch} psk"] = key.psk.reveal()
+            if key.other_psk:
+                texts[f"{site}/{epoch} other psk"] = key.other_psk.reveal()
     for name, text in texts.items():
         for secret in secrets_of(text):
             scanner.learn(name=name, secret=secret)

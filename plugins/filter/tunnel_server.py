@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.certificates import fingerprint
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.certificates import fingerprint, split
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.openvpn_version import VersionError, judge
 
 SMALLEST_LIMIT = 100
@@ -23,13 +23,18 @@ def tunnel_server_authority(installed: str, ca_file: str) -> dict[str, t.Any]:
     """Compare the CA certificates a gateway runs with, given as PEM text, with the controller's.
 
     None on the gateway, before a first run, is no other one. Several, after a run that broke off, are no other one when
-    the controller's is among them: it came there with consent.
+    the controller's is among them: it came there with consent. So is it while one CA follows another.
     """
     found = re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", installed, re.DOTALL)
     there = sorted({fingerprint(certificate=one) for one in found})
     path = Path(ca_file)
-    ours = fingerprint(certificate=path.read_text(encoding="ascii")) if path.exists() else "none, it holds no CA yet"
-    return {"same": not there or ours in there, "installed": ", ".join(there), "ours": ours}
+    text = path.read_text(encoding="ascii") if path.exists() else ""
+    ours = [fingerprint(certificate=one) for one in split(text=text)]
+    return {
+        "same": not there or not set(ours).isdisjoint(there),
+        "installed": ", ".join(there),
+        "ours": ", ".join(ours) or "none, it holds no CA yet",
+    }
 
 
 def tunnel_server_openvpn(banner: str, package: str = "") -> dict[str, str]:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Site
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import SiteKey
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROLE: Final = Path(__file__).resolve().parents[2] / "roles" / "site_tunnel"
 DIRECTORY: Final = "/etc/spokewright/current"
 CONFIG: Final = "client.conf"
+PSK: Final = "psk.key"
+OTHER_PSK: Final = "other-psk.key"
 MANIFEST: Final = "MANIFEST"
 FACTS: Final = "facts"
 AGENT: Final = "roles/site_tunnel/files/site-agent.sh"
@@ -53,20 +55,23 @@ class Bundle:
     archive: bytes
     manifest: str
     psk_fingerprint: str = ""
+    # Fingerprints of what it has two of, while the server key is rotated or one CA follows another.
+    carries: str = ""
+    two_psks: bool = False
 
     def __repr__(self) -> str:
         return f"Bundle(site={self.site!r}, epoch={self.epoch}, digest={self.digest!r})"
 
 
-def render_config(*, site: Site) -> str:
+def render_config(*, site: Site, two_psks: bool = False) -> str:
     """The client configuration. It names the key files and holds no secret, so it may be shown."""
-    return _render(template="client.conf.j2", site=site)
+    return _render(template="client.conf.j2", site=site, psks=(PSK, OTHER_PSK) if two_psks else (PSK,))
 
 
-def render_public(*, site: Site) -> dict[str, str]:
+def render_public(*, site: Site, two_psks: bool = False) -> dict[str, str]:
     """The files of a bundle that are no secret."""
     return {
-        CONFIG: render_config(site=site),
+        CONFIG: render_config(site=site, two_psks=two_psks),
         "unit.conf": _render(template="unit.conf.j2", site=site),
         "agent.sh": agent_copy(),
         **{name: first + _static(name) for name, first in PROGRAMS.items()},
@@ -78,13 +83,15 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
     if key.site != site.id:
         raise BundleError(f"the key of {key.site} was about to go into the bundle of {site.id}.")
     psk_fingerprint = tls_crypt_v2.fingerprint(text=key.psk.reveal())
+    other = key.other_psk.reveal() if key.other_psk else ""
     files = {
-        **render_public(site=site),
+        **render_public(site=site, two_psks=bool(other)),
         FACTS: facts_line(epoch=key.epoch, kid=key.kid, psk_fingerprint=psk_fingerprint),
         "ca.crt": key.ca,
         "site.crt": key.certificate,
         "site.key": key.private_key.reveal(),
-        "psk.key": key.psk.reveal(),
+        PSK: key.psk.reveal(),
+        **({OTHER_PSK: other} if other else {}),
     }
     manifest = manifest_of(files=files)
     return Bundle(
@@ -94,7 +101,17 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
         archive=_tar({**files, MANIFEST: manifest}),
         manifest=manifest,
         psk_fingerprint=psk_fingerprint,
+        carries=_carries(key=key),
+        two_psks=bool(other),
     )
+
+
+def _carries(*, key: SiteKey) -> str:
+    """What it has of two, by fingerprint: PSKs while the server key is rotated, CAs while one follows another."""
+    authorities = certificates.split(text=key.ca)
+    trusted = [certificates.fingerprint(certificate=one) for one in authorities] if len(authorities) > 1 else []
+    psks = key.psk_fingerprints if key.other_psk else ()
+    return " ".join(sorted((*psks, *trusted)))
 
 
 def manifest_of(*, files: Mapping[str, str]) -> str:
@@ -148,9 +165,9 @@ def _environment() -> Environment:
     )
 
 
-def _render(*, template: str, site: Site) -> str:
+def _render(*, template: str, site: Site, psks: Sequence[str] = ()) -> str:
     try:
-        return _environment().get_template(template).render(site=site, directory=DIRECTORY)
+        return _environment().get_template(template).render(site=site, directory=DIRECTORY, psks=psks)
     except TemplateError as exc:
         raise BundleError(f"{template} cannot be rendered for {site.id}: {exc}.") from exc
 

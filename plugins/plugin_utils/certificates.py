@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -27,6 +29,9 @@ LEAF_DAYS: Final = 10 * 365
 # An expired revocation list locks every site out, so its life is long and `tools/fleet` watches what is left of it.
 CRL_DAYS: Final = 10 * 365
 CRL_RENEW_DAYS: Final = 365
+_PEM_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----\n[^-]+-----END CERTIFICATE-----\n")
+_PEM_CRL: Final = re.compile(r"-----BEGIN X509 CRL-----\n[^-]+-----END X509 CRL-----\n")
+_PEM_KEY: Final = re.compile(r"-----BEGIN PRIVATE KEY-----\n[^-]+-----END PRIVATE KEY-----\n")
 # A remote that lost its clock battery must not refuse a gateway certificate because it was made "tomorrow".
 BACKDATE: Final = dt.timedelta(days=2)
 
@@ -46,11 +51,12 @@ class Identity:
         return f"Identity({common_name(certificate=self.certificate)!r}, ...)"
 
 
-def make_ca(*, fleet: str, key_type: KeyType, now: dt.datetime) -> Identity:
-    """A new self-signed fleet CA."""
+def make_ca(*, fleet: str, key_type: KeyType, now: dt.datetime, follows: bool = False) -> Identity:
+    """A new self-signed fleet CA. One that `follows` another has a name of its own: revocation lists go by names."""
     key = _new_key(key_type)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{fleet} fleet CA")])
     public = key.public_key()
+    mark = f" {x509.SubjectKeyIdentifier.from_public_key(public).digest.hex()[:8]}" if follows else ""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{fleet} fleet CA{mark}")])
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -102,8 +108,43 @@ def renew_crl(*, ca: Identity, crl: str, now: dt.datetime, revoked: Iterable[int
 
 
 def crl_days_left(*, crl: str, now: dt.datetime) -> int:
-    """Whole days until the list expires and every gateway refuses every site; negative when that has happened."""
-    return (_crl_end(crl) - now).days
+    """Whole days until a list expires and every gateway refuses every site; negative when that has happened."""
+    return (min(map(_crl_end, crl_split(text=crl))) - now).days
+
+
+def split(*, text: str) -> list[str]:
+    """Each certificate of a text that may hold several."""
+    return _PEM_CERTIFICATE.findall(text)
+
+
+def crl_split(*, text: str) -> list[str]:
+    """Each revocation list of a text that may hold one for each CA."""
+    return _PEM_CRL.findall(text) or [text]
+
+
+def is_of(*, ca: str, certificate: str) -> bool:
+    """Whether the certificate was issued by that CA."""
+    try:
+        _certificate(certificate).verify_directly_issued_by(_certificate(ca))
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def is_crl_of(*, ca: str, crl: str) -> bool:
+    """Whether the revocation list is that CA's."""
+    # CA keys are P-256 or Ed25519.
+    return _crl(crl).is_signature_valid(_certificate(ca).public_key())  # type: ignore[arg-type]
+
+
+def own_key(*, certificate: str, private_keys: str) -> str:
+    """The one of these private keys that belongs to the certificate."""
+    wanted = _spki(_certificate(certificate).public_key())
+    for text in _PEM_KEY.findall(private_keys):
+        _own, key = _load(Identity(certificate=certificate, private_key=text))
+        if _spki(key.public_key()) == wanted:
+            return str(text)
+    raise CertificateError(f"no private key is there for the certificate of {common_name(certificate=certificate)}.")
 
 
 def crl_is_due(*, crl: str, now: dt.datetime) -> bool:
@@ -114,14 +155,16 @@ def crl_is_due(*, crl: str, now: dt.datetime) -> bool:
 def crl_number(*, crl: str) -> int:
     """The number of the list; a newer list has a higher one. 0 when it carries none."""
     try:
-        return _crl(crl).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        return max(
+            _crl(one).extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for one in crl_split(text=crl)
+        )
     except x509.ExtensionNotFound:
         return 0
 
 
 def crl_serials(*, crl: str) -> set[int]:
     """The serial numbers of the certificates that are refused."""
-    return {entry.serial_number for entry in _crl(crl)}
+    return {entry.serial_number for one in crl_split(text=crl) for entry in _crl(one)}
 
 
 def common_name(*, certificate: str) -> str:

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_files import CRL, KeyFile
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
@@ -65,12 +66,21 @@ def check_material(*, key: GatewayKey, store: Path, now: datetime | None = None)
     moment = now or datetime.now(UTC)
     # The names under which an operator finds them, for messages.
     ca_file, crl_file, own_file = store / "ca.pem", store / "crl.pem", store / "gateways" / f"{key.name}.vault"
-    authority = _certificate(text=key.ca, path=ca_file)
+    authorities = [_certificate(text=one, path=ca_file) for one in certificates.split(text=key.ca) or [key.ca]]
     certificate = _certificate(text=key.certificate, path=own_file)
-    _check_certificate(path=own_file, certificate=certificate, authority=authority, ca_file=ca_file)
+    _check_certificate(path=own_file, certificate=certificate, authorities=authorities, ca_file=ca_file)
     _check_private_key(path=own_file, text=key.private_key, certificate=certificate)
     _check_server_key(path=store / "server-tls-crypt-v2.vault", text=key.server_key)
-    crl = _crl(text=key.crl, path=crl_file, authority=authority, ca_file=ca_file)
+    lists = certificates.crl_split(text=key.crl)
+    if len(lists) != len(authorities):
+        raise MaterialError(
+            f"{crl_file}: {len(lists)} lists for {len(authorities)} CAs in {ca_file}; who was revoked would be let in. "
+            f"{RENEW_CRL}"
+        )
+    crls = [
+        _crl(text=text, path=crl_file, authority=authority, ca_file=ca_file)
+        for text, authority in zip(lists, authorities, strict=True)
+    ]
     keys = (
         KeyFile(name="ca.crt", content=Secret(key.ca)),
         KeyFile(name="gateway.crt", content=Secret(key.certificate)),
@@ -82,8 +92,10 @@ def check_material(*, key: GatewayKey, store: Path, now: datetime | None = None)
         certificate_days=_days_left(
             path=own_file, until=certificate.not_valid_after_utc, now=moment, remedy=RENEW_CERTIFICATE
         ),
-        crl_days=_days_left(path=crl_file, until=crl.next_update_utc, now=moment, remedy=RENEW_CRL),
-        crl_revoked=len(crl),
+        crl_days=min(
+            _days_left(path=crl_file, until=crl.next_update_utc, now=moment, remedy=RENEW_CRL) for crl in crls
+        ),
+        crl_revoked=len(crls[0]),
         keys=keys,
         crl=KeyFile(name=CRL, content=Secret(key.crl)),
     )
@@ -114,18 +126,24 @@ def _certificate(*, text: str, path: Path) -> x509.Certificate:
 
 
 def _check_certificate(
-    *, path: Path, certificate: x509.Certificate, authority: x509.Certificate, ca_file: Path
+    *, path: Path, certificate: x509.Certificate, authorities: t.Sequence[x509.Certificate], ca_file: Path
 ) -> None:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError) as exc:
-        raise MaterialError(f"{path}: not issued by the CA in {ca_file}; sites would refuse this gateway") from exc
+    if not any(_issued_by(authority, certificate=certificate) for authority in authorities):
+        raise MaterialError(f"{path}: not issued by the CA in {ca_file}; sites would refuse this gateway")
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
         raise MaterialError(f"{path}: no server's certificate (extended key usage serverAuth); sites would refuse it")
+
+
+def _issued_by(authority: x509.Certificate, *, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 def _check_private_key(*, path: Path, text: Secret, certificate: x509.Certificate) -> None:

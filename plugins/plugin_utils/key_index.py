@@ -21,6 +21,12 @@ DIRECTORY: Final = "index"
 
 _FIELDS: Final = frozenset(("site", "epoch", "event", "kid", "fingerprint", "time"))
 
+# A site's key has now this PSK, for another server key.
+SEALED: Final = "sealed"
+# A site has confirmed a bundle with these PSKs, while the server key is rotated.
+CARRIES: Final = "carries"
+BOOKED: Final = frozenset((*STATES, SEALED, CARRIES))
+
 Epochs = dict[int, dict[str, Any]]
 
 
@@ -103,6 +109,16 @@ def applied(entry: Mapping[str, Any], *, state: str, time: str) -> dict[str, Any
     return {**entry, "state": state, "times": {**entry.get("times", {}), state: time}}
 
 
+def booked(entry: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry after what a line of the ledger says."""
+    event = str(line["event"])
+    if event == SEALED:
+        return {**entry, "psk_fingerprint": str(line["fingerprint"])}
+    if event == CARRIES:
+        return {**entry, "carries": str(line["fingerprint"])}
+    return applied(entry, state=event, time=str(line["time"]))
+
+
 def replay(entries: Iterable[Mapping[str, Any]], *, sites: Iterable[str] | None = None) -> dict[str, Epochs]:
     """What lines of the ledger say about sites."""
     wanted = None if sites is None else set(sites)
@@ -112,11 +128,11 @@ def replay(entries: Iterable[Mapping[str, Any]], *, sites: Iterable[str] | None 
             # It is damaged: `verify` names it.
             continue
         site, epoch, state = str(line["site"]), int(line["epoch"]), str(line["event"])
-        if not site or state not in STATES or (wanted is not None and site not in wanted):
+        if not site or state not in BOOKED or (wanted is not None and site not in wanted):
             continue
         epochs = found.setdefault(site, {})
         if state == "issued":
             epochs[epoch] = {"epoch": epoch, "kid": line["kid"], "psk_fingerprint": line["fingerprint"]}
         if epoch in epochs:
-            epochs[epoch] = applied(epochs[epoch], state=state, time=str(line["time"]))
+            epochs[epoch] = booked(epochs[epoch], line)
     return found

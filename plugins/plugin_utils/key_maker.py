@@ -8,15 +8,16 @@ A key is in use only after all three; a crash between them leaves a whole key th
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import secrets as random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import applied
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import Ensured, SiteKey
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, server_keys, tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import CARRIES, applied
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import Ensured, Seen, SiteKey
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import (
     CA_CERT,
     CA_KEY,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_reader import KeyReader
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import Storage
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import ServerKeys
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_key import StoreKey
 
 # So many keys share one line of durable writes in the ledger.
@@ -87,18 +89,22 @@ class KeyMaker:
 
     def crl(self, *, revoked: Iterable[int] = (), reason: str = "") -> None:
         """The revocation list, with what the one before it revoked and with these serial numbers."""
-        ca = self.reader.ca_identity()
-        if self.storage.has(CRL):
-            made = certificates.renew_crl(ca=ca, crl=self.storage.read(CRL), now=self.now, revoked=revoked)
-        else:
-            made = certificates.make_crl(ca=ca, revoked=revoked, now=self.now)
-        self.storage.write(CRL, made)
+        lists = []
+        for ca in self.reader.ca_identities():
+            if self.storage.has(CRL):
+                # Each list names them all: which CA issued a certificate need not be known.
+                made = certificates.renew_crl(ca=ca, crl=self.storage.read(CRL), now=self.now, revoked=revoked)
+            else:
+                made = certificates.make_crl(ca=ca, revoked=revoked, now=self.now)
+            lists.append(made)
+        self.storage.write(CRL, "".join(lists))
         self.log([Event(event="crl-made", reason=reason)])
 
     def server_key(self) -> None:
         """The tls-crypt-v2 server key."""
-        self.storage.seal(SERVER_KEY, tls_crypt_v2.ServerKey.generate().to_pem())
-        self.log([Event(event="server-key-made")])
+        made = tls_crypt_v2.ServerKey.generate()
+        self.storage.seal(SERVER_KEY, made.to_pem())
+        self.log([server_key_event(made)])
 
     def gateway(self, *, name: str, key_type: certificates.KeyType, ca: certificates.Identity) -> None:
         """A gateway's certificate and key."""
@@ -115,7 +121,7 @@ class KeyMaker:
         self, *, epochs: Mapping[str, int], key_type: certificates.KeyType, ca: certificates.Identity, reason: str = ""
     ) -> None:
         """The named epoch of each site."""
-        server = self.reader.server()
+        servers = self.reader.servers()
         self.storage.make("sites")
         self.storage.make("index")
         wanted = list(epochs.items())
@@ -126,7 +132,7 @@ class KeyMaker:
             self.storage.sync("sites")
 
             def one(item: tuple[str, int]) -> SiteKey:
-                return self._site(site=item[0], epoch=item[1], ca=ca, server=server, key_type=key_type)
+                return self._site(site=item[0], epoch=item[1], ca=ca, servers=servers, key_type=key_type)
 
             with ThreadPoolExecutor(max_workers=THREADS) as pool:
                 made = list(pool.map(one, batch))
@@ -145,14 +151,16 @@ class KeyMaker:
         site: str,
         epoch: int,
         ca: certificates.Identity,
-        server: tls_crypt_v2.ServerKey,
+        servers: ServerKeys,
         key_type: certificates.KeyType,
     ) -> SiteKey:
         metadata = tls_crypt_v2.Metadata(
             site=site, kid=random.token_hex(8), epoch=epoch, issued=int(self.now.timestamp())
         )
         issued = certificates.issue_site(ca=ca, site=site, key_type=key_type, now=self.now)
-        psk = tls_crypt_v2.generate_client_key(server=server, metadata=metadata)
+        psk = tls_crypt_v2.generate_client_key(server=servers.serving, metadata=metadata)
+        # A key that is made while the server key is rotated is one for both, as all others are.
+        other_psk = servers.other and tls_crypt_v2.generate_client_key(server=servers.other, metadata=metadata)
         record: dict[str, Any] = {
             "site": site,
             "epoch": epoch,
@@ -161,6 +169,7 @@ class KeyMaker:
             "certificate": issued.certificate,
             "private_key": issued.private_key,
             "psk": psk,
+            **({"other_psk": other_psk} if other_psk else {}),
         }
         self.storage.seal(f"sites/{site}/{epoch}.vault", json.dumps(record, indent=1) + "\n")
         return SiteKey(
@@ -168,10 +177,11 @@ class KeyMaker:
             epoch=epoch,
             kid=metadata.kid,
             issued=metadata.issued,
-            ca=ca.certificate,
+            ca=self.reader.ca(),
             certificate=issued.certificate,
             private_key=Secret(issued.private_key),
             psk=Secret(psk),
+            other_psk=Secret(other_psk) if other_psk else None,
         )
 
 
@@ -183,6 +193,11 @@ def store_key_event(key: StoreKey) -> Event:
 def ca_event(certificate: str) -> Event:
     """The ledger's line for a CA."""
     return Event(event="ca-made", fingerprint=certificates.fingerprint(certificate=certificate))
+
+
+def server_key_event(key: tls_crypt_v2.ServerKey, *, reason: str = "") -> Event:
+    """The ledger's line for a server key."""
+    return Event(event=server_keys.EVENTS.made, fingerprint=server_keys.fingerprint(key), reason=reason)
 
 
 def gateway_event(*, name: str, certificate: str) -> Event:
@@ -212,6 +227,17 @@ def state_event(*, site: str, epoch: int, state: str, entry: Mapping[str, Any], 
         fingerprint=str(entry.get("psk_fingerprint", "")),
         reason=reason,
     )
+
+
+def seen_events(one: Seen, *, entry: Mapping[str, Any]) -> list[Event]:
+    """The ledger's lines for what a site was seen to hold; none when that is no news."""
+    found = []
+    if one.is_news(str(entry["state"])):
+        found.append(state_event(site=one.site, epoch=one.epoch, state=one.state, entry=entry))
+    if one.carries not in {"", entry.get("carries", "")}:
+        line = state_event(site=one.site, epoch=one.epoch, state=CARRIES, entry=entry)
+        found.append(dataclasses.replace(line, fingerprint=one.carries))
+    return found
 
 
 def serials(known: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[int]:

@@ -13,6 +13,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import STATES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
@@ -50,9 +51,17 @@ class SiteKey:
     certificate: str
     private_key: Secret
     psk: Secret
+    # The same key of the site for the next server key, or for the former one, while that is rotated.
+    other_psk: Secret | None = None
 
     def __repr__(self) -> str:
         return f"SiteKey(site={self.site!r}, epoch={self.epoch}, kid={self.kid!r})"
+
+    @property
+    def psk_fingerprints(self) -> tuple[str, ...]:
+        """Of its PSK, and of the one for the other server key."""
+        psks = [self.psk, self.other_psk] if self.other_psk else [self.psk]
+        return tuple(tls_crypt_v2.fingerprint(text=psk.reveal()) for psk in psks)
 
     def public(self) -> dict[str, Any]:
         """What may be written anywhere: names and fingerprints."""
@@ -84,12 +93,21 @@ class GatewayKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a site was seen to hold. Without `back` a state only moves on: "staged" is no news of an active key."""
+    """What a site was seen to hold. Without `back` a state only moves on: "staged" is no news of an active key.
+
+    `carries`: what it has confirmed beside its PSK, the fingerprint of the one for the other server key.
+    """
 
     site: str
     epoch: int
     state: str
     back: bool = False
+    carries: str = ""
+
+    def entered(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is known of the key once this is entered."""
+        state = self.state if self.is_news(str(entry["state"])) else entry["state"]
+        return {**entry, "state": state, "carries": self.carries or entry.get("carries", "")}
 
     def is_news(self, state: str) -> bool:
         """Whether it says more of a key than that it is in that state."""

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import applied, replay
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import BOOKED, booked, replay
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import (
     THREADS,
     ca_event,
     gateway_event,
     issue_event,
+    server_key_event,
     state_event,
     store_key_event,
 )
@@ -77,7 +78,7 @@ class Recovery:
         """Bring the index in line with lines of the ledger. `known` is what it was seen to say under the same lock."""
         of: dict[str, list[Mapping[str, Any]]] = {}
         for line in lines:
-            if line["site"] and line["event"] in STATES:
+            if line["site"] and line["event"] in BOOKED:
                 of.setdefault(str(line["site"]), []).append(line)
         if of:
             self.storage.make("index")
@@ -94,7 +95,7 @@ class Recovery:
             if epoch not in epochs and self.storage.has(f"sites/{site}/{epoch}.vault"):
                 epochs[epoch] = self.reader.site(site=site, epoch=epoch).public()
             if epoch in epochs:
-                epochs[epoch] = applied(epochs[epoch], state=str(line["event"]), time=str(line["time"]))
+                epochs[epoch] = booked(epochs[epoch], line)
         if epochs != before:
             self.index.put(site, epochs, sync=False)
 
@@ -136,7 +137,7 @@ class Recovery:
         elif name == CA_CERT and "ca-made" not in events:
             self.log([ca_event(self.reader.ca())])
         elif name == SERVER_KEY and "server-key-made" not in events:
-            self.log([Event(event="server-key-made")])
+            self.log([server_key_event(self.reader.server())])
         elif name == CRL and "crl-made" not in events:
             self.log([Event(event="crl-made")])
 

@@ -115,6 +115,14 @@ class Storage:
         except FileNotFoundError:
             return []
 
+    def directories(self, under: str) -> list[str]:
+        """The directories below a directory."""
+        try:
+            with os.scandir(self.root / under) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
     def has_any(self, under: str) -> bool:
         """Whether a directory holds anything; this costs the same however much it holds."""
         try:

@@ -19,11 +19,13 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.authority_store import AuthorityStore
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import KeyIndex, misfits
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_losses import Losses
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import (
     KeyMaker,
     revocations,
+    seen_events,
     serials,
     state_event,
 )
@@ -49,6 +51,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage impo
     Storage,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event, Ledger
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_key_store import ServerKeyStore
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_key import StoreKey
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import refuse_busy, who
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_work import StoreWork, told
@@ -219,17 +222,18 @@ class KeyStore:
                 news = self._news(seen, known=known)
                 if not news:
                     return 0
-                with self._work.intend([f"index/{one.site}.json" for one, _entry in news]):
-                    self._recovery().apply(
-                        self._log(
-                            [
-                                state_event(site=one.site, epoch=one.epoch, state=one.state, entry=entry)
-                                for one, entry in news
-                            ]
-                        ),
-                        known=known,
-                    )
+                with self._work.intend([f"index/{one.site}.json" for one in news]):
+                    self._recovery().apply(self._log(news), known=known)
                 return len(news)
+
+    @property
+    def server_keys(self) -> ServerKeyStore:
+        """The server key, and its rotation."""
+        return ServerKeyStore(maker=self._maker(), ledger=self.ledger)
+
+    def authorities(self, *, fleet: str, key_type: certificates.KeyType) -> AuthorityStore:
+        """The CA, and how another one takes its place."""
+        return AuthorityStore(maker=self._maker(), ledger=self.ledger, fleet=fleet, key_type=key_type)
 
     def note(self, event: str, *, site: str = "", epoch: int = 0, reason: str = "") -> None:
         """Add a line to the ledger. It waits for nobody: a key may have to be shown while a rollout runs."""
@@ -258,18 +262,14 @@ class KeyStore:
     def _known(self, seen: Sequence[Seen]) -> dict[str, dict[int, dict[str, Any]]]:
         return self.index(sites=list({one.site for one in seen}))
 
-    def _news(
-        self, seen: Sequence[Seen], *, known: Mapping[str, Mapping[int, Mapping[str, Any]]]
-    ) -> list[tuple[Seen, dict[str, Any]]]:
-        news = []
-        states: dict[tuple[str, int], str] = {}
+    def _news(self, seen: Sequence[Seen], *, known: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[Event]:
+        news: list[Event] = []
+        now: dict[tuple[str, int], Mapping[str, Any]] = {}
         for one in seen:
-            entry = known.get(one.site, {}).get(one.epoch)
+            entry = now.get((one.site, one.epoch)) or known.get(one.site, {}).get(one.epoch)
             if entry is not None:
-                state = states.get((one.site, one.epoch), entry["state"])
-                if one.is_news(state):
-                    news.append((one, {**entry, "state": state}))
-                    states[one.site, one.epoch] = one.state
+                news += seen_events(one, entry=entry)
+                now[one.site, one.epoch] = one.entered(entry)
         return news
 
     def _look(self, *, gateways: Sequence[str], sites: Sequence[str]) -> Ensured:

@@ -167,6 +167,8 @@ class RolloutFiles:
     def take(self, *, what: str, reason: str, process: Process, asked: str = "", dry: bool = False) -> str:
         """Be the one that is at work; returns the id of the rollout, an unfinished one's if this goes on with it.
 
+        A run that brings several things one after the other takes each of them.
+
         Args:
             what: what is changed.
             reason: why.
@@ -179,9 +181,7 @@ class RolloutFiles:
         """
         with self._locked(dry=dry):
             claim, current = self.claim(), self.current()
-            if claim is not None and claim.process == process:
-                return claim.rollout
-            if claim is not None and claim.process.lives:
+            if claim is not None and claim.process != process and claim.process.lives:
                 raise RolloutLockedError(
                     f"rollout {claim.said} is under way. Wait for it to end, or let it stop after its wave with "
                     f"`tools/fleet rollout pause {claim.rollout}`. Nothing was changed."

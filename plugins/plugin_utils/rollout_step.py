@@ -66,7 +66,7 @@ class Step:
 
     def claimed(self) -> dict[str, Any]:
         """Before anything is touched."""
-        rollout = self._claim()
+        rollout = self._take()
         return {"rollout": rollout, "msg": f"rollout {rollout}"}
 
     def opened(self) -> dict[str, Any]:
@@ -147,8 +147,9 @@ class Step:
 
     def _claim(self) -> str:
         claim = self._run.mine()
-        if claim is not None:
-            return claim.rollout
+        return self._take() if claim is None else claim.rollout
+
+    def _take(self) -> str:
         if self._args["beside"]:
             return new_id(self._args["what"])
         return self._run.claim(

@@ -132,7 +132,8 @@ class SiteRun:
         )
         result = carry_out(order=order, timeouts=self.timeouts)
         if bundle is not None:
-            result = dataclasses.replace(result, receipt={**result.receipt, "epoch": bundle.epoch})
+            both = {"carries": bundle.carries} if bundle.carries else {}
+            result = dataclasses.replace(result, receipt={**result.receipt, "epoch": bundle.epoch, **both})
         return result if self.verb == "show" else _lean(result)
 
     def _generation(self, site: str) -> str:
@@ -157,7 +158,8 @@ class SiteRun:
             site = self._sites[name]
             public = bundles.render_public(site=site)
             try:
-                manifest = bundles.build(site=site, key=self._store.site_key(site=name)).manifest
+                bundle = bundles.build(site=site, key=self._store.site_key(site=name))
+                public, manifest = bundles.render_public(site=site, two_psks=bundle.two_psks), bundle.manifest
             except NoKeyError:
                 manifest = bundles.manifest_of(files=public) + "(and its key, which is not made yet)\n"
             for file, field, after in (
@@ -178,12 +180,12 @@ def seen_by(*, verb: str, result: SiteResult) -> list[Seen]:
         return _seen_back(site=result.site, receipt=receipt)
     if verb not in NEEDS_BUNDLE or "epoch" not in receipt:
         return []
-    state = "staged"
+    state, carries = "staged", ""
     if receipt["generation"] == receipt["confirmed"]:
-        state = "confirmed"
+        state, carries = "confirmed", str(receipt.get("carries", ""))
     elif receipt["generation"] == receipt["current"]:
         state = "active"
-    return [Seen(site=result.site, epoch=int(receipt["epoch"]), state=state)]
+    return [Seen(site=result.site, epoch=int(receipt["epoch"]), state=state, carries=carries)]
 
 
 def _seen_back(*, site: str, receipt: Mapping[str, Any]) -> list[Seen]:

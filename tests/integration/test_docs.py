@@ -97,6 +97,15 @@ def test_the_readme_a_rotation_of_the_keys_and_a_staged_rollout() -> None:
 
 
 @pytest.mark.long
+def test_a_new_server_key_and_a_new_ca() -> None:
+    forget_fleet()
+    assert lab("up", "--sites", "4").status == 0
+    status, output = run("ansible-playbook playbooks/site.yml")
+    assert status == 0, output[-3000:]
+    assert follow("docs/rotate-server-key.md")
+
+
+@pytest.mark.long
 def test_the_daily_work_and_the_tutorial_go_on_where_the_readme_ends() -> None:
     follow("docs/daily-work.md", "docs/tutorial.md")
     assert lab("status").status != 0, "the tutorial ends with the lab gone"

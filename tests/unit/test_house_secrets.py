@@ -28,6 +28,7 @@ MAY_REVEAL: Final = {
     "plugins/plugin_utils/secret.py": "is the class",
     "plugins/plugin_utils/key_maker.py": "seals a new key into the store, and reads its fingerprint",
     "plugins/plugin_utils/key_records.py": "reads a key's fingerprint",
+    "plugins/plugin_utils/server_key_store.py": "seals a site's PSK for another server key into the store",
     "plugins/plugin_utils/bundle.py": "packs a site's files for its standard input",
     "plugins/plugin_utils/gateway_files.py": "packs a gateway's files for its standard input",
     "plugins/plugin_utils/gateway_material.py": "proves that a gateway's files belong together",

@@ -101,6 +101,7 @@ def show_key(args: argparse.Namespace) -> bool:
         "site.crt": key.certificate,
         "site.key": key.private_key.reveal(),
         "psk.key": key.psk.reveal(),
+        **({"other-psk.key": key.other_psk.reveal()} if key.other_psk else {}),
     }
     if args.format == "json":
         print(json.dumps({**facts, "files": secret}, indent=2))

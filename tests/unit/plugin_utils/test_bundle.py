@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -15,12 +17,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as b
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
 from delivery_support import site_of
 from key_support import new_store
 
 if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import SiteKey
 
+OTHER = tls_crypt_v2.ServerKey(raw=b"2" * 128)
 GOLDEN = Path(__file__).parent / "golden" / "client.conf"
 
 
@@ -74,6 +79,30 @@ def test_the_archive_is_sorted_timeless_and_closed(key: SiteKey) -> None:
     assert {entry.name for entry in entries if entry.mode != 0o600} == {"init.sh", "openrc.sh"}
     assert {entry.mode for entry in entries} == {0o600, 0o700}
     assert hashlib.sha256(text.encode()).hexdigest() == bundle.digest
+
+
+def test_while_the_server_key_is_rotated_it_carries_both_psks_and_a_way_in_by_each(key: SiteKey) -> None:
+    two = dataclasses.replace(key, other_psk=Secret(tls_crypt_v2.wrap(server=OTHER, secret=b"s" * 256, payload=b"p")))
+    remotes = [("frame_relay", "198.19.0.1", 1194), ("internet", "198.19.128.1", 1194)]
+    bundle, one = b.build(site=site_of(remotes=remotes), key=two), b.build(site=site_of(remotes=remotes), key=key)
+    assert len(bundle.carries.split()) == 2
+    assert bundle.psk_fingerprint in bundle.carries.split()
+    assert one.carries == ""
+    with tarfile.open(fileobj=io.BytesIO(bundle.archive)) as archive:
+        found = {name: archive.extractfile(name) for name in ("client.conf", "psk.key", "other-psk.key")}
+        texts = {name: file.read().decode() for name, file in found.items() if file is not None}
+    assert two.other_psk is not None
+    assert (texts["psk.key"], texts["other-psk.key"]) == (key.psk.reveal(), two.other_psk.reveal())
+    assert re.findall(r"^(?:remote|tls-crypt-v2|server-poll-timeout) .*", texts["client.conf"], re.MULTILINE) == [
+        line
+        for address in ("198.19.0.1", "198.19.128.1")
+        for name in ("psk.key", "other-psk.key")
+        for line in (
+            f"remote {address} 1194 udp4",
+            f"tls-crypt-v2 /etc/spokewright/current/{name}",
+            "server-poll-timeout 2",
+        )
+    ]
 
 
 def test_the_archive_is_what_tarfile_writes(key: SiteKey) -> None:

@@ -68,9 +68,14 @@ def test_a_second_run_is_refused_with_the_first_ones_id_and_holder(files: Rollou
     assert f"tools/fleet rollout pause {first}" in str(caught.value)
 
 
-def test_the_steps_of_one_run_have_the_same_rollout(files: RolloutFiles) -> None:
+def test_a_run_that_brings_several_things_takes_each_of_them(files: RolloutFiles) -> None:
     first = files.take(what="keys", reason="q4", process=ME)
-    assert files.take(what="configuration", reason="", process=ME) == first
+    second = files.take(what="configuration", reason="", process=ME)
+    assert first.endswith("-keys")
+    assert second.endswith("-configuration")
+    claim = files.claim()
+    assert claim is not None
+    assert (claim.rollout, claim.what) == (second, "configuration")
 
 
 def test_a_run_that_was_killed_holds_nobody_up(files: RolloutFiles, other: Process) -> None:
