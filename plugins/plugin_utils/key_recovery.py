@@ -19,7 +19,6 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import
     state_event,
     store_key_event,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import STATES
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CA_CERT, CRL, SERVER_KEY
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import ENDED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import ENDED
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event
 
 if TYPE_CHECKING:
