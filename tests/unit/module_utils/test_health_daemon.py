@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_config import parse
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_daemon import Daemon, main
+from ansible_collections.spokewright.fleet.plugins.module_utils.health_rival import RivalWatch
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_rules import MISSES, STANDBY_SUCCESSES, SUCCESSES
 
 if t.TYPE_CHECKING:
@@ -155,6 +156,33 @@ def test_a_hold_gives_the_addresses_away_and_is_removed_when_it_is_over(gateway:
     gateway.now += 30
     gateway.look(daemon)
     assert (gateway.score, hold.exists(), gateway.report["hold_until"]) == ("0", False, None)
+
+
+def test_a_deaf_owner_gives_the_addresses_away_for_as_long_as_the_other_one_has_them(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**gateway.config(), "lease_seconds": 3}
+    monkeypatch.setattr(gateway, "config", lambda: config)
+    daemon = gateway.start()
+    gateway.look(daemon, 2)
+    assert (gateway.score, daemon._rival is not None) == ("0", True)
+
+    monkeypatch.setattr(RivalWatch, "meet", lambda *_args, **_given: None)
+    monkeypatch.setattr(RivalWatch, "yielding", True)
+    gateway.look(daemon, MISSES + 2)
+    assert gateway.score == "-254"
+    assert (gateway.report["score"], gateway.report["role"], gateway.bad()) == (-254, "fault", ["adverts"])
+    assert "none of its adverts arrive here" in gateway.said[-1]
+
+    monkeypatch.setattr(RivalWatch, "yielding", False)
+    gateway.look(daemon)
+    assert gateway.score == "0"
+
+
+def test_without_a_fence_nobody_gives_way_by_what_arp_says(gateway: Gateway) -> None:
+    daemon = gateway.start()
+
+    assert (daemon._rival, daemon._keepalived) == (None, None)
 
 
 def test_a_hold_is_obeyed_at_once_and_not_at_the_next_turn(tmp_path: Path) -> None:
