@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SITES = int(os.environ.get("SPOKEWRIGHT_ROTATION_SITES") or 5)
 LONGEST_SECONDS = 6.0
+# Each takes some minutes: by its name, or with `make e2e LONG=1`.
+IN_LONG = ("",) if os.environ.get("SPOKEWRIGHT_LONG") else ()
 RUNS = int(os.environ.get("RUNS") or 2)
 SEED = int(os.environ.get("SEED") or time.time())
 ALL = [f"site-{number:04}" for number in range(1, SITES + 1)]
@@ -126,7 +128,7 @@ def power_on(site: str) -> None:
     assert lab("boot", site).status == 0
 
 
-@pytest.mark.case("rotation-server-key", short=("",))
+@pytest.mark.case("rotation-server-key", short=IN_LONG)
 def test_a_new_server_key_silences_nobody_and_a_site_that_was_off_comes_back_by_itself() -> None:
     wait_up(set(ALL), seconds=60)
     reason, present = f"measured {SEED}", ALL[:-1]
@@ -170,7 +172,7 @@ def test_a_new_server_key_silences_nobody_and_a_site_that_was_off_comes_back_by_
     whole()
 
 
-@pytest.mark.case("rotation-server-key-killed", short=("",))
+@pytest.mark.case("rotation-server-key-killed", short=IN_LONG)
 def test_it_can_be_killed_at_any_moment_and_the_same_command_goes_on() -> None:
     wait_up(set(ALL), seconds=60)
     chance = random.Random(SEED)  # noqa: S311 - moments, no keys
@@ -192,7 +194,7 @@ def test_it_can_be_killed_at_any_moment_and_the_same_command_goes_on() -> None:
     assert rotate(reason).changed == {}
 
 
-@pytest.mark.case("rotation-server-key-back", short=("",))
+@pytest.mark.case("rotation-server-key-back", short=IN_LONG)
 def test_it_is_taken_back_and_who_was_left_behind_is_served_out_of_band() -> None:
     wait_up(set(ALL), seconds=60)
     before, reason = server_key()[0], f"taken back {SEED}"
@@ -217,7 +219,7 @@ def test_it_is_taken_back_and_who_was_left_behind_is_served_out_of_band() -> Non
     whole()
 
 
-@pytest.mark.case("rotation-ca", short=("",))
+@pytest.mark.case("rotation-ca", short=IN_LONG)
 def test_another_ca_silences_nobody_and_waits_for_a_site_that_is_off() -> None:
     wait_up(set(ALL), seconds=60)
     before, reason, present = ca(), f"measured {SEED}", ALL[:-1]
@@ -249,7 +251,7 @@ def test_another_ca_silences_nobody_and_waits_for_a_site_that_is_off() -> None:
     whole()
 
 
-@pytest.mark.case("rotation-ca-killed", short=("",))
+@pytest.mark.case("rotation-ca-killed", short=IN_LONG)
 def test_another_ca_can_be_killed_at_any_moment_too() -> None:
     wait_up(set(ALL), seconds=60)
     chance = random.Random(SEED)  # noqa: S311 - moments, no keys

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from functools import partial
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,7 +83,7 @@ def test_killed_at_any_write_every_key_is_whole_and_the_next_run_finishes(tmp_pa
         folder.mkdir()
         store = store_in(folder)
         old = of(store).there().serving
-        if not killed_at(step, partial(rollover, store)):
+        if not killed_at(step, functools.partial(rollover, store)):
             break
         moments += 1
         left = reopened(store)

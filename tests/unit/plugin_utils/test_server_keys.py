@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,7 +128,7 @@ def test_killed_at_any_write_every_key_is_whole_and_the_next_run_finishes(tmp_pa
         folder.mkdir()
         store = store_in(folder)
         old = fingerprint(store.server_keys.read().serving)
-        if not killed_at(step, partial(rotation, store)):
+        if not killed_at(step, functools.partial(rotation, store)):
             break
         moments += 1
         for site in SITES:
