@@ -19,6 +19,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import o
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import LOCKED
 
 IN_A_WAVE = ("begun", "ended")
+UNKNOWN = "what became of it is not known, and the next run asks it"
 STATES = ("planned", "claimed", "opened", "begun", "ended", "closed")
 
 display = Display()
@@ -76,8 +77,13 @@ class ActionModule(ActionBase):
             event = {"event": "refused", "rollout": args["rollout"], "exit_code": LOCKED}
             result.update(failed=True, msg=str(exc), event=event)
         except FleetError as exc:
-            if args["state"] not in IN_A_WAVE:
-                raise AnsibleActionFail(str(exc)) from None
             # A task that fails for all sites at once drops all but one from the play, and the recap calls them well.
-            result.update(changed=False, sites=[], stopped=str(exc), msg=f"no other site is touched: {exc}")
+            if args["state"] in IN_A_WAVE:
+                result.update(changed=False, sites=[], stopped=str(exc), msg=f"no other site is touched: {exc}")
+            elif args["state"] == "closed":
+                unknown = {"ok": False, "changed": False, "reason": "unknown", "message": f"{UNKNOWN}: {exc}"}
+                sites = dict.fromkeys((task_vars or {}).get("ansible_play_batch", ()), unknown)
+                result.update(changed=False, sites=sites, msg=str(exc))
+            else:
+                raise AnsibleActionFail(str(exc)) from None
         return result

@@ -40,8 +40,8 @@ options:
     required: true
   rollout:
     description:
-      - Id of the rollout. With V(claimed), without it, the one of this kind that is not finished is gone on with, or a
-        new one begins.
+      - Id of the rollout. With V(claimed) and V(opened), without it, the one of this kind that is not finished is gone
+        on with, or a new one begins.
     type: str
     default: ""
   what:
@@ -92,7 +92,7 @@ options:
     default: 60
 attributes:
   check_mode:
-    description: Says which waves there would be, and keeps nothing.
+    description: Says which waves there would be, and why none of them would begin; keeps nothing.
     support: full
   diff_mode:
     description: Changes nothing that has a difference to show.
@@ -139,14 +139,20 @@ stopped:
   sample: 1 site failed, the budget for that is 0
 what:
   description: What is brought to the sites.
-  returned: with V(planned)
+  returned: with V(planned) and V(claimed)
   type: str
   sample: keys
 reason:
   description: Why.
-  returned: with V(planned)
+  returned: with V(planned) and V(claimed)
   type: str
   sample: quarter 4
+waiting_sites:
+  description: Ids of the sites whose turn has not come. They run what they ran.
+  returned: with V(closed)
+  type: list
+  elements: str
+  sample: [site-0007]
 exit_code:
   description: 0 when all is well, 2 when sites failed or could not be reached, 3 when the rollout was held up.
   returned: with V(closed)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import PERCENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import Wave
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WAITING, DONE, FAILED, ABORTED, PARKED = "waiting", "done", "failed", "aborted", "parked"
 SITE_STATES: Final = (DONE, FAILED, ABORTED, PARKED, WAITING)
 OPEN, FINISHED, HALTED, PAUSED, GIVEN_UP = "open", "finished", "halted", "paused", "aborted"
+RUNNING: Final = "running"
 # A site that says so was not reached, so nothing was changed there.
 NOT_REACHED: Final = frozenset(("unreachable", "bastion-unreachable", "not-tried", "run-ended"))
 # Whether the site has done what it was told is not known: the answer is missing.
@@ -31,14 +32,19 @@ NO_ANSWER: Final = frozenset(("timeout", "closed", "no-receipt"))
 # What ansible-playbook ends with.
 ALL_WELL, SITES_FAILED, HELD_UP, LOCKED = 0, 2, 3, 4
 LEFT: Final = "it had failed in this run before its turn came"
+NOT_KEPT: Final = "it was activated, and what became of it could not be kept; the next run asks it"
 
 
 @dataclass(kw_only=True)
 class SiteLine:
-    """One site in a rollout. ``seconds``: from its activation until it was seen to work, so it was away for less."""
+    """One site in a rollout. ``seconds``: from its activation until it was seen to work, so it was away for less.
+
+    ``asked``: it is part of the run that is at work, or was the last. No run touches a site that it was not asked for.
+    """
 
     group: str
     wave: str
+    asked: bool = True
     state: str = WAITING
     reason: str = ""
     message: str = ""
@@ -61,6 +67,11 @@ class WaveLine:
     began: float | None = None
     proven: float | None = None
     ended: float | None = None
+
+    @property
+    def soaks(self) -> bool:
+        """Whether its sites have to stay well for a while yet."""
+        return self.proven is not None and self.ended is None
 
 
 @dataclass(kw_only=True)
@@ -102,24 +113,31 @@ class Rollout:
     # --- what a run finds
 
     def take_stage(
-        self, *, waves: Sequence[Wave], found: Mapping[str, Mapping[str, Any]], settled: set[str], now: float
+        self,
+        *,
+        waves: Sequence[Wave],
+        asked: Collection[str],
+        found: Mapping[str, Mapping[str, Any]],
+        settled: Collection[str],
+        now: float,
     ) -> None:
         """Enter what every site answered when the new generation was put beside what it runs.
 
         Args:
-            waves: the waves of all sites of this run. A site that has a turn already keeps it, and one that is no part
-                of this run is what it was.
+            waves: the waves of the plan as it is now, with all its sites, whoever is part of this run.
+            asked: the sites of this run. Another one is what it was.
             found: what each site answered, with ``ok``, ``reason`` and ``message``. None of a site: it failed before.
             settled: sites that run the new generation, confirmed.
             now: the time.
         """
-        self._join(waves)
-        asked = {site for wave in waves for site in wave.sites}
+        self._cut_anew(waves)
+        for site, line in self.sites.items():
+            line.asked = site in asked
         for wave in self.waves:
-            wave.settled = sum(site in settled and site not in self.sites for site in wave.sites)
-            for site in wave.sites:
-                if site not in asked:
-                    continue
+            mine = [site for site in wave.sites if site in asked]
+            if any(site not in self.sites for site in mine):
+                wave.settled = sum(site in settled and site not in self.sites for site in mine)
+            for site in mine:
                 answer = found.get(site)
                 if site in settled:
                     if site in self.sites and self.sites[site].state != DONE:
@@ -135,55 +153,82 @@ class Rollout:
                     away = answer["reason"] in NOT_REACHED | NO_ANSWER
                     self._set(wave, site, state=PARKED if away else ABORTED, answer=answer)
 
-    def _join(self, waves: Sequence[Wave]) -> None:
-        known = {site for wave in self.waves for site in wave.sites}
-        by_name = {wave.name: wave for wave in self.waves}
-        last_of = {wave.group: wave for wave in self.waves}
+    def _cut_anew(self, waves: Sequence[Wave]) -> None:
+        """Give every site the wave that the plan has for it by now; a person may have changed it since.
+
+        Who is done keeps the wave it was done in. Who takes part no more is dropped, unless it is done.
+        """
+        takes_part = {site for wave in waves for site in wave.sites}
+        self.sites = {site: one for site, one in self.sites.items() if one.state == DONE or site in takes_part}
+        done = {site: one.wave for site, one in self.sites.items() if one.state == DONE}
+        former = {wave.name: wave for wave in self.waves}
+        found = []
         for wave in waves:
-            new = [site for site in wave.sites if site not in known]
-            home = by_name.get(wave.name) or last_of.get(wave.group)
-            if home is not None:
-                home.sites += new
-            elif new:
-                self.waves.append(
-                    WaveLine(
-                        name=wave.name,
-                        group=wave.group,
-                        sites=new,
-                        soak_seconds=wave.soak_seconds,
-                        approval=wave.approval,
-                        success_percent=wave.success_percent,
-                    )
-                )
+            line = former.pop(wave.name, None) or WaveLine(name=wave.name, group=wave.group, sites=[])
+            line.sites = [
+                *(site for site in line.sites if done.get(site) == wave.name),
+                *(site for site in wave.sites if site not in done),
+            ]
+            line.soak_seconds, line.approval = wave.soak_seconds, wave.approval
+            line.success_percent = wave.success_percent
+            found.append(line)
+        for line in former.values():
+            line.sites = [site for site in line.sites if done.get(site) == line.name]
+            if line.sites:
+                # What was done in it comes before the rest of its group.
+                place = next((place for place, other in enumerate(found) if other.group == line.group), 0)
+                found.insert(place, line)
+        self.waves = found
+        for line in found:
+            for site in line.sites:
+                if site in self.sites:
+                    self.sites[site].group, self.sites[site].wave = line.group, line.name
 
     @property
     def has_work(self) -> bool:
-        """Whether any site is to be changed, or a wave has to stay well for a while yet."""
-        return any(one.state == WAITING for one in self.sites.values()) or any(
-            wave.proven is not None and wave.ended is None for wave in self.waves
-        )
+        """Whether this run has any site to change, or a wave has to stay well for a while yet."""
+        return any(self.turn(wave) or wave.soaks for wave in self.waves)
+
+    @property
+    def part(self) -> list[WaveLine]:
+        """The waves that have a part in it: a plan names sites that no run was asked for yet."""
+        return [wave for wave in self.waves if wave.settled or any(site in self.sites for site in wave.sites)]
 
     # --- a wave
 
     def turn(self, wave: WaveLine) -> list[str]:
         """The sites of a wave that are to be changed now."""
+        return [site for site in self._waiting(wave) if self.sites[site].asked]
+
+    def _waiting(self, wave: WaveLine) -> list[str]:
         return [site for site in wave.sites if site in self.sites and self.sites[site].state == WAITING]
 
     def keeps_back(self, wave: WaveLine, *, control: Control, now: float) -> Halt | None:
         """Why a wave must not begin; nothing when it may. Without a site to change it needs nobody's leave."""
-        for earlier in self.waves[: self.waves.index(wave)]:
-            if earlier.state != DONE and (why := self.end(earlier, now=now)):
+        turn = self.turn(wave)
+        for earlier in self.part:
+            if earlier is wave:
+                break
+            if earlier.state == DONE:
+                continue
+            why = self._comes_first(earlier) if turn and self._waiting(earlier) else self.end(earlier, now=now)
+            if why:
                 return Halt(at=now, wave=earlier.name, why=why)
         why = ""
-        if self.turn(wave) and self.count(PARKED) > self.unreachable:
+        if turn and self.count(PARKED) > self.unreachable:
             why = self._too_many_parked()
-        elif self.turn(wave) and wave.approval and wave.name not in control.approved:
+        elif turn and wave.approval and wave.name not in control.approved:
             why = f"wave {wave.name} wants an approval: tools/fleet rollout approve {self.rollout} '{wave.name}'"
         return Halt(at=now, wave=wave.name, why=why) if why else None
 
+    def _comes_first(self, wave: WaveLine) -> str:
+        if self.turn(wave):
+            return f"what became of wave {wave.name} could not be kept"
+        return f"wave {wave.name} comes first, and who waits there is not in this run: {_some(self._waiting(wave))}"
+
     def begin(self, wave: WaveLine, *, now: float) -> None:
         """The wave begins, or goes on."""
-        wave.state = "running"
+        wave.state = RUNNING
         wave.began = wave.began or now
 
     def take_wave(
@@ -222,7 +267,7 @@ class Rollout:
         """The wave is over; why nothing else may be touched, or nothing."""
         why = self._stops(wave)
         wave.ended = None if why else now
-        wave.state = HALTED if why else DONE
+        wave.state = HALTED if why else WAITING if self._waiting(wave) else DONE
         return why
 
     def _stops(self, wave: WaveLine) -> str:
@@ -249,10 +294,29 @@ class Rollout:
         self.outcome = outcome
 
     def close(self, *, now: float) -> None:
-        """The run is over. A rollout that nothing stopped is finished, whatever it could not reach."""
-        if self.outcome == OPEN:
+        """The run is over. A rollout that nothing stopped is finished, whatever it could not reach.
+
+        Unless a site waits that was not in this run.
+        """
+        for wave in self.waves:
+            if wave.state == RUNNING:
+                wave.state = HALTED
+                for site in self.turn(wave):
+                    self._set(wave, site, state=FAILED, reason="unknown", message=NOT_KEPT)
+        if self.outcome == OPEN and not self.count(WAITING):
             self.outcome = FINISHED
         self.ended = now
+
+    @property
+    def why(self) -> str:
+        """Why it is not finished; nothing when it is."""
+        if self.outcome == OPEN:
+            return f"{_sites(self.count(WAITING))} to go, not in this run"
+        return self.halts[-1].why if self.outcome != FINISHED and self.halts else ""
+
+    def is_done(self, site: str) -> bool:
+        """Whether a site of it runs the new generation, as far as is known."""
+        return site in self.sites and self.sites[site].state == DONE
 
     def count(self, state: str) -> int:
         """How many sites are in a state."""
@@ -266,7 +330,7 @@ class Rollout:
     @property
     def exit_code(self) -> int:
         """What the run ends with: 0, 2 or 3."""
-        if self.outcome in {HALTED, PAUSED, GIVEN_UP}:
+        if self.outcome in {HALTED, PAUSED, GIVEN_UP} or self.count(WAITING):
             return HELD_UP
         return SITES_FAILED if self.count(DONE) < len(self.sites) else ALL_WELL
 
@@ -322,3 +386,7 @@ def _without_change(answer: Mapping[str, Any]) -> str:
 
 def _sites(number: int) -> str:
     return f"{number} site{'' if number == 1 else 's'}"
+
+
+def _some(sites: Sequence[str]) -> str:
+    return ", ".join(sites[:3]) + (f" and {len(sites) - 3} more" if len(sites) > 3 else "")

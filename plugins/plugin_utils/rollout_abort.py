@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import Seen
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import ABORTED, DONE, GIVEN_UP, Halt
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import ENDED, newest_of
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import ABORTED, DONE, FAILED, GIVEN_UP, Halt
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_run import SiteRun
 
 if TYPE_CHECKING:
@@ -79,23 +79,36 @@ def abort(
         found.left |= {site: one.message for site, one in told.items() if not one.ok}
     found.keys_ended = {site: epoch for site, epoch in ending.items() if site not in found.left}
     store.mark(seen=[Seen(site=site, epoch=epoch, state="retired") for site, epoch in found.keys_ended.items()])
-    for site in reached:
+    index = store.index(sites=list(reached)) if record.what == "keys" else {}
+    for site, one in reached.items():
         if site not in found.left and site not in found.went_back:
-            kept = record.sites[site].state == DONE or (record.what == "keys" and site not in ending)
+            newest = newest_of(index.get(site, {}))
+            kept = _keeps_new(record, site=site, runs_newest=site not in ending and _epoch_of(one) == newest > 0)
             (found.kept_new if kept else found.untouched).append(site)
     _enter(record, found=found, by=by)
     return found
 
 
 def _ending(*, store: KeyStore, shown: Mapping[str, SiteResult]) -> dict[str, int]:
-    """The new keys that no site works with, by what the sites say."""
+    """The new keys that no site works with, by what the sites say.
+
+    Where the key that a site works with was revoked meanwhile, the new one is all it has, and stays.
+    """
     index = store.index(sites=list(shown))
     ending = {}
     for site, one in shown.items():
-        epoch, runs = newest_of(index.get(site, {})), _epoch_of(one)
-        if runs and epoch > runs:
+        epochs, runs = index.get(site, {}), _epoch_of(one)
+        epoch = newest_of(epochs)
+        if runs in epochs and epoch > runs and epochs[runs]["state"] not in ENDED:
             ending[site] = epoch
     return ending
+
+
+def _keeps_new(record: Rollout, *, site: str, runs_newest: bool) -> bool:
+    """Whether a site has confirmed the new generation, also when the run that saw it did not live to say so."""
+    line = record.sites[site]
+    # After an earlier abort the newest key is the former one.
+    return line.state == DONE or line.reason == "soak" or (runs_newest and line.reason != ABORTED)
 
 
 def _epoch_of(one: SiteResult) -> int:
@@ -111,8 +124,11 @@ def _enter(record: Rollout, *, found: Aborted, by: str) -> None:
     for site, line in record.sites.items():
         if site in found.left:
             line.message = f"could not be asked, so it was left as it is: {found.left[site]}"
-        elif site not in found.kept_new:
-            line.state, line.reason = ABORTED, "aborted"
+        elif site in found.kept_new:
+            if line.state != FAILED:
+                line.state, line.reason, line.message = DONE, "", "runs it, confirmed"
+        else:
+            line.state, line.reason = ABORTED, ABORTED
             line.message = "went back to what it had confirmed" if site in found.went_back else "keeps what it runs"
     now = time.time()
     record.halts.append(Halt(at=now, wave="", why=f"aborted by {by}"))

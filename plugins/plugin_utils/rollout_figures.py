@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import tame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 # In the order in which they are counted, with what each means.
 STATES: Final = {
@@ -122,22 +122,18 @@ def _outcome(data: Mapping[str, Any]) -> str:
         last = data["halts"][-1]
         return f"Halted by the gate of wave {last['wave']}: {str(last['why']).rstrip('.')}."
     if data["outcome"] == "paused":
-        return _paused(data["waves"])
+        return _paused(data)
     return {
         "halted": "Halted by a gate.",
         "aborted": "Aborted: no further site is changed.",
+        "open": "Not finished.",
     }.get(data["outcome"], f"{data['outcome']}.".capitalize())
 
 
-def _paused(waves: Sequence[Mapping[str, Any]]) -> str:
-    at = next((one for one in waves if one["state"] == "paused"), None) or next(
-        (one for one in waves if one["state"] != "done"), None
-    )
-    if at is None:
-        return "Paused."
-    if at["approval"] and not at["approved_by"]:
-        return f"Paused: wave {at['name']} waits for approval."
-    return f"Paused at wave {at['name']}."
+def _paused(data: Mapping[str, Any]) -> str:
+    by = f" by {data['paused_by']}" if data.get("paused_by") else ""
+    at = next((one["name"] for one in data["waves"] if one["state"] != "done"), "")
+    return f"Paused{by}{f' at wave {at}' if at else ''}."
 
 
 def _sites(number: int) -> str:

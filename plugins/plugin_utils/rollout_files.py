@@ -33,10 +33,10 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import iso
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import refuse_id
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import ID, refuse_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
@@ -45,6 +45,10 @@ DIRECTORY: Final = "rollouts"
 CURRENT, CLAIM, LOCK = "current", "claim.json", "lock"
 PLAN, STATE, CONTROL = "plan.yml", "state.json", "control.json"
 MODE: Final = 0o644
+_MEND: Final = (
+    "It holds nothing secret, and what a site runs is asked of the site. Take it from a backup, or delete it: "
+    "approvals and soak times begin anew then."
+)
 
 
 class RolloutLockedError(FleetError):
@@ -85,7 +89,8 @@ class RolloutFiles:
         """All of them, by name."""
         if not self.directory.is_dir():
             return []
-        return sorted(one.name for one in self.directory.iterdir() if (one / PLAN).exists() or (one / STATE).exists())
+        found = (one for one in self.directory.iterdir() if ID.fullmatch(one.name))
+        return sorted(one.name for one in found if (one / PLAN).exists() or (one / STATE).exists())
 
     def unknown(self, rollout: str) -> FleetError:
         """What to say of an id that nobody has planned or begun."""
@@ -108,8 +113,7 @@ class RolloutFiles:
 
     def write(self, rollout: Rollout) -> None:
         """Keep what was done."""
-        path = self.path(rollout.rollout)
-        path.mkdir(parents=True, exist_ok=True)
+        path = self._made(rollout.rollout)
         write_atomic(path / STATE, json.dumps(to_data(rollout), indent=1).encode() + b"\n", MODE)
 
     def control(self, rollout: str) -> Control:
@@ -122,29 +126,33 @@ class RolloutFiles:
             raise FleetError(_unreadable(path, exc)) from exc
 
     def write_control(self, rollout: str, control: Control) -> None:
-        """Say something of it; a run sees it before its next step."""
-        path = self.path(rollout)
-        path.mkdir(parents=True, exist_ok=True)
+        """Say all of it."""
+        path = self._made(rollout)
         write_atomic(path / CONTROL, json.dumps(asdict(control), indent=1).encode() + b"\n", MODE)
+
+    def say(self, rollout: str, change: Callable[[Control], Control]) -> None:
+        """Say something of it; a run sees it before its next step. Two who speak at once are both heard."""
+        with self._locked():
+            self.write_control(rollout, change(self.control(rollout)))
 
     def plan_text(self, rollout: str) -> str | None:
         """Its plan, if it has one."""
-        path = self.path(rollout) / PLAN
-        return path.read_text(encoding="utf-8") if path.exists() else None
+        return _text(self.path(rollout) / PLAN)
 
     def write_plan(self, rollout: str, text: str) -> Path:
         """Write a new plan. One that is there is a person's, and stays."""
         path = self.path(rollout) / PLAN
         if path.exists() or (path.parent / STATE).exists():
             raise FleetError(f"{path.parent}: there is a rollout of this name. Name another with --id.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode(), MODE)
+        write_atomic(self._made(rollout) / PLAN, text.encode(), MODE)
         return path
 
     def current(self) -> Rollout | None:
         """The rollout that was begun last."""
         path = self.directory / CURRENT
-        name = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+        name = (_text(path) or "").strip()
+        if name and not ID.fullmatch(name):
+            raise FleetError(f"{path} holds {name[:80]!r}, and not the id of the rollout that was begun last. {_MEND}")
         return self.read(name) if name else None
 
     def make_current(self, rollout: str) -> None:
@@ -208,26 +216,43 @@ class RolloutFiles:
     def _refuse_unfinished(self, current: Rollout | None, *, rollout: str) -> None:
         if current is None or current.is_over or current.rollout == rollout:
             return
-        halted = f": {current.halts[-1].why}" if current.halts else ""
+        known = f"rollout {current.rollout} ({named(current.what, current.reason)}), begun by {current.by},"
+        if self.control(current.rollout).aborted_by:
+            raise RolloutLockedError(
+                f"{known} is half given up. Abort it once more: tools/fleet rollout abort {current.rollout}. To change "
+                "these sites all the same: -e rollout_beside=true. Nothing was changed."
+            )
         raise RolloutLockedError(
-            f"rollout {current.rollout} ({named(current.what, current.reason)}), begun by {current.by}, is not finished"
-            f"{halted}. Go on with it: ansible-playbook playbooks/rollout.yml -e rollout={current.rollout}. Or give it "
-            f"up: tools/fleet rollout abort {current.rollout}. To change these sites all the same: "
-            "-e rollout_beside=true. Nothing was changed."
+            f"{known} is not finished{f': {current.why}' if current.why else ''}. Go on with it: "
+            f"ansible-playbook playbooks/rollout.yml -e rollout={current.rollout}. Or give it up: tools/fleet rollout "
+            f"abort {current.rollout}. To change these sites all the same: -e rollout_beside=true. Nothing was changed."
         )
 
     @contextlib.contextmanager
     def _locked(self, *, dry: bool = False) -> Iterator[None]:
-        if dry and not self.directory.is_dir():
+        if dry:
+            # Who writes nothing keeps nobody out, and each file is whole at any time.
             yield
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        path = self.directory / LOCK
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        except OSError as exc:
+            raise _unusable(path, exc) from exc
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+    def _made(self, rollout: str) -> Path:
+        path = self.path(rollout)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise _unusable(path, exc) from exc
+        return path
 
 
 def named(what: str, reason: str) -> str:
@@ -250,10 +275,11 @@ def new_id(what: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    text = _text(path)
+    if text is None:
         return None
+    try:
+        found = json.loads(text)
     except ValueError as exc:
         raise FleetError(_unreadable(path, exc)) from exc
     if not isinstance(found, dict):
@@ -261,8 +287,23 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as exc:
+        raise FleetError(_unreadable(path, exc)) from exc
+    except OSError as exc:
+        raise _unusable(path, exc) from exc
+
+
 def _unreadable(path: Path, why: object) -> str:
-    return (
-        f"{path} cannot be understood ({why}). It holds nothing secret, and what a site runs is asked of the site. "
-        "Take it from a backup, or delete it: approvals and soak times begin anew then."
+    return f"{path} cannot be understood ({why}). {_MEND}"
+
+
+def _unusable(path: Path, exc: OSError) -> FleetError:
+    return FleetError(
+        f"{path} cannot be used: {exc.strerror or exc}. Is it another user's? Run it as the one who owns "
+        f"{path.parent}. What was done at the sites stands."
     )

@@ -85,7 +85,7 @@ def rollout_text(data: Mapping[str, Any]) -> str:
             f"Offline: {duration(offline['median'])} in the median,"
             f" {duration(offline['worst'])} at worst ({offline['worst_site']})"
         )
-    lines += [f"Halted at {halt['at']} by the gate of wave {halt['wave']}: {halt['why']}" for halt in shown["halts"]]
+    lines += [f"Halted at {halt['at']}{_gate(halt)}: {halt['why']}" for halt in shown["halts"]]
     rows = [
         [
             wave.name,
@@ -105,6 +105,10 @@ def rollout_text(data: Mapping[str, Any]) -> str:
     if len(looked) > NAMED:
         lines.append(f"and {len(looked) - NAMED} more, in the report")
     return "\n".join([*lines, ""])
+
+
+def _gate(halt: Mapping[str, Any]) -> str:
+    return f" by the gate of wave {halt['wave']}" if halt["wave"] else ""
 
 
 def _says(one: Mapping[str, Any]) -> str:

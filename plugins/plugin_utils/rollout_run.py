@@ -24,7 +24,12 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import PLAN, RolloutFiles
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import WavePlan, read_wave_plan, usual
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import (
+    WavePlan,
+    read_wave_plan,
+    sites_by_group,
+    usual,
+)
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import cut
 
 if TYPE_CHECKING:
@@ -99,11 +104,9 @@ class RolloutRun:
     ) -> Rollout | None:
         """Enter what every site has answered; nothing when there is nothing to roll out. Dry, nothing is kept."""
         plan = self.plan(rollout, what=what, reason=reason)
-        groups: dict[str, list[str]] = {rule.group: [] for rule in plan.rules}
-        taking_part = set(stage.sites) - set(plan.exclude)
-        for site in self.fleet.sites:
-            if site.id in taking_part and site.group in groups:
-                groups[site.group].append(site.id)
+        # Cut with all sites of the plan, so that a run with a limit has the waves that a run without one has.
+        groups = sites_by_group(plan=plan, fleet=self.fleet)
+        asked = {site for sites in groups.values() for site in sites} & set(stage.sites)
         record = self.files.read(rollout)
         begun = record is not None
         if record is None:
@@ -118,12 +121,16 @@ class RolloutRun:
                 unreachable=0,
             )
         record.take_stage(
-            waves=cut(rules=plan.rules, groups=groups), found=stage.answers, settled=stage.settled, now=self.now()
+            waves=cut(rules=plan.rules, groups=groups),
+            asked=asked,
+            found=stage.answers,
+            settled=stage.settled,
+            now=self.now(),
         )
         if not record.has_work and not begun and not (plan.what == "keys" and stage.away):
             return None
         # A person may have changed the plan since: a budget is what it is now, of all the sites there are.
-        total = len({*record.sites, *(site for sites in groups.values() for site in sites)})
+        total = len({*record.sites, *asked})
         record.failed, record.unreachable = plan.failed.of(total), plan.unreachable.of(total)
         record.outcome, record.ended = OPEN, None
         if not dry:
@@ -141,7 +148,7 @@ class RolloutRun:
 
     def waves(self, record: Rollout) -> list[str]:
         """The waves that have anything to do or to wait for, in order."""
-        return [one.name for one in record.waves if record.turn(one) or (one.proven is not None and one.ended is None)]
+        return [one.name for one in record.waves if record.turn(one) or one.soaks]
 
     def begin(self, record: Rollout, wave: str, *, pair: Callable[[], Sequence[str]]) -> list[str]:
         """The sites whose turn it is; none when the rollout may not go on, and then the record says why.
@@ -151,26 +158,35 @@ class RolloutRun:
         line = _wave(record, wave)
         if record.outcome != OPEN:
             return []
-        control = self.files.control(record.rollout)
-        if control.aborted_by:
-            self._halt(record, line, why=f"aborted by {control.aborted_by}", outcome=GIVEN_UP)
-            return []
-        if control.paused_by:
-            why = f"paused by {control.paused_by}; go on with: tools/fleet rollout resume {record.rollout}"
-            self._halt(record, line, why=why, outcome=PAUSED)
-            return []
-        halt = record.keeps_back(line, control=control, now=self.now())
-        if halt is None and record.turn(line) and (problems := pair()):
+        turn = record.turn(line)
+        halt, outcome = self._keeps_back(record, line)
+        if halt is None and turn and (problems := pair()):
             halt = Halt(at=self.now(), wave=wave, why=f"the pair is not healthy: {'; '.join(problems)}")
         if halt is not None:
-            record.halt(halt)
-            self.files.write(record)
-            return []
-        turn = record.turn(line)
-        if turn:
+            record.halt(halt, outcome=outcome)
+            turn = []
+        elif turn:
             record.begin(line, now=self.now())
         self.files.write(record)
         return turn
+
+    def would_stop(self, record: Rollout) -> str:
+        """Why no wave would begin now; nothing when the first that has anything to do may."""
+        for wave in self.waves(record)[:1]:
+            halt, _outcome = self._keeps_back(record, _wave(record, wave))
+            if halt is not None:
+                return f"before wave {wave}: {halt.why}"
+        return ""
+
+    def _keeps_back(self, record: Rollout, line: WaveLine) -> tuple[Halt | None, str]:
+        """What people or the record have against a wave, and what the rollout is then."""
+        control, now = self.files.control(record.rollout), self.now()
+        if control.aborted_by:
+            return Halt(at=now, wave=line.name, why=f"aborted by {control.aborted_by}"), GIVEN_UP
+        if control.paused_by:
+            why = f"paused by {control.paused_by}; go on with: tools/fleet rollout resume {record.rollout}"
+            return Halt(at=now, wave=line.name, why=why), PAUSED
+        return record.keeps_back(line, control=control, now=now), HALTED
 
     def enter(
         self,
@@ -196,9 +212,11 @@ class RolloutRun:
     def soaks(self, record: Rollout, wave: str) -> tuple[list[str], float]:
         """The sites of a wave that have to stay well, and until when."""
         line = _wave(record, wave)
-        well = [site for site in line.sites if site in record.sites and record.sites[site].state == DONE]
-        until = (line.proven or 0.0) + line.soak_seconds
-        if not well or line.proven is None or line.ended is not None or until <= self.now():
+        known, now = {site.id for site in self.fleet.sites}, self.now()
+        well = [site for site in line.sites if site in known and record.is_done(site)]
+        # A clock that was put back meanwhile makes no soak longer.
+        until = min(line.proven or 0.0, now) + line.soak_seconds
+        if not well or not line.soaks or until <= now:
             return [], 0.0
         line.state = "soaking"
         self.files.write(record)
@@ -222,14 +240,10 @@ class RolloutRun:
         self.files.write(record)
         self.release()
 
-    def _halt(self, record: Rollout, line: WaveLine, *, why: str, outcome: str = HALTED) -> None:
-        record.halt(Halt(at=self.now(), wave=line.name, why=why), outcome=outcome)
-        self.files.write(record)
-
 
 def verdicts(record: Rollout, *, since: float) -> dict[str, dict[str, Any]]:
     """Each site of a rollout as the play has to show it: well or failed, and changed in this run or not."""
-    halted = f"keeps what it runs: {record.halts[-1].why}" if record.outcome != OPEN and record.halts else ""
+    halted = f"keeps what it runs: {record.why}" if record.why else ""
     found = {}
     for site, one in record.sites.items():
         waits = one.state == WAITING

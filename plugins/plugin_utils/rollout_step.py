@@ -12,8 +12,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import sho
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_problem import FORBID_CHANGE, said
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_report import look_at_pair
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, FINISHED, OPEN
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import new_id
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, OPEN, WAITING
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import named, new_id
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import write_rollout_report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import Stage, verdicts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_view import rollout_data
@@ -60,14 +60,27 @@ class Step:
 
     def planned(self) -> dict[str, Any]:
         """What a rollout is about, and for whom."""
-        plan = self._run.plan(self._args["rollout"])
+        rollout, files = self._args["rollout"], self._run.files
+        plan = self._run.plan(rollout)
         sites = [site for group in sites_by_group(plan=plan, fleet=self._fleet).values() for site in group]
+        record = files.read(rollout)
+        if record is not None and files.plan_text(rollout) is None:
+            # Begun without a plan, maybe for one group: to go on with it is to change nobody else.
+            sites = [site for site in sites if site in record.sites]
         return {"what": plan.what, "reason": plan.reason, "sites": sites, "msg": f"{plan.what} of {len(sites)} sites"}
 
     def claimed(self) -> dict[str, Any]:
         """Before anything is touched."""
+        asked, what, reason = (self._args[name] for name in ("rollout", "what", "reason"))
+        if asked:
+            plan = self._run.plan(asked, what=what, reason=reason)
+            if plan.what != what or (what == "keys" and plan.reason != reason):
+                raise FleetError(
+                    f"rollout {asked} brings {named(plan.what, plan.reason)}, and not {named(what, reason)}. Run it "
+                    f"with ansible-playbook playbooks/rollout.yml -e rollout={asked}. Nothing was changed."
+                )
         rollout = self._take()
-        return {"rollout": rollout, "msg": f"rollout {rollout}"}
+        return {"rollout": rollout, "what": what, "reason": reason, "msg": f"rollout {rollout}"}
 
     def opened(self) -> dict[str, Any]:
         """Sort the sites into waves by what they answered."""
@@ -88,6 +101,8 @@ class Step:
                 self._run.release()
             return {"rollout": "", "waves": [], "msg": "nothing to roll out"}
         waves = self._run.waves(record)
+        if self._dry and (stop := self._run.would_stop(record)):
+            self._say(f"  rollout {rollout}: it would stop {stop}")
         return {
             "rollout": rollout,
             "waves": waves,
@@ -128,17 +143,22 @@ class Step:
         """The run is over: what became of each site."""
         record = self._run.record(self._args["rollout"])
         claim = self._run.mine()
-        self._run.close(record)
-        why = f", {record.outcome}: {record.halts[-1].why}" if record.outcome != FINISHED else ""
+        said, report = "", ""
+        try:
+            self._run.close(record)
+        except FleetError as exc:
+            # The sites still want their verdicts.
+            said = f". {exc}"
+        why = f", {record.outcome}: {record.why}" if record.why else ""
         counts = ", ".join(f"{number} {state}" for state, number in record.summary.items() if number)
-        said, report = f"rollout {record.rollout}: {counts}{why}", ""
+        said = f"rollout {record.rollout}: {counts}{why}{said}"
         try:
             report = shown_path(report_of(fleet=self._fleet, store=self._store, files=self._run.files, record=record))
             said += f". Report: {report}"
         except FleetError as exc:
-            # The sites still want their verdicts.
             said += f". {exc}"
         return {
+            "waiting_sites": [site for site, one in record.sites.items() if one.state == WAITING],
             "sites": verdicts(record, since=claim.began if claim else 0.0),
             "exit_code": record.exit_code,
             "event": {**_event("closed", record=record), "report": report},
@@ -151,7 +171,7 @@ class Step:
 
     def _take(self) -> str:
         if self._args["beside"]:
-            return new_id(self._args["what"])
+            return str(self._args["rollout"] or new_id(self._args["what"]))
         return self._run.claim(
             what=self._args["what"], reason=self._args["reason"], asked=self._args["rollout"], dry=self._dry
         )
@@ -185,7 +205,7 @@ class Step:
 
 def _event(name: str, *, record: Rollout, wave: str = "", sites: int = 0) -> dict[str, Any]:
     """For whoever shows how far it is."""
-    names, summary = [one.name for one in record.waves], record.summary
+    names, summary = [one.name for one in record.part], record.summary
     return {
         "event": name,
         "rollout": record.rollout,

@@ -50,7 +50,7 @@ def rollout_data(
                 "settled": wave.settled,
                 "sites": [site for site in wave.sites if site in record.sites],
             }
-            for wave in record.waves
+            for wave in record.part
         ],
         "sites": {
             site: {

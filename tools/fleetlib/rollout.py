@@ -22,6 +22,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report i
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import plan_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_tables import plan_table, rollouts_table
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_view import rollout_data
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import ReportError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import who
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import WHATS, read_share, wave_plan_text
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import FAILED, UNREACHABLE, Share
@@ -141,8 +142,7 @@ def show_rollout(args: argparse.Namespace) -> bool:
 def pause(args: argparse.Namespace) -> bool:
     """No further wave begins; the one at work ends as it would."""
     files = _files(args)
-    control = files.control(args.id)
-    files.write_control(args.id, dataclasses.replace(control, paused_by=control.paused_by or who()))
+    files.say(args.id, lambda control: dataclasses.replace(control, paused_by=control.paused_by or who()))
     _say(args, f"rollout {args.id}: paused. A wave that is at work ends with its gate; no other begins.")
     return True
 
@@ -150,7 +150,7 @@ def pause(args: argparse.Namespace) -> bool:
 def resume(args: argparse.Namespace) -> bool:
     """The next run goes on."""
     files = _files(args)
-    files.write_control(args.id, dataclasses.replace(files.control(args.id), paused_by=""))
+    files.say(args.id, lambda control: dataclasses.replace(control, paused_by=""))
     _say(
         args, f"rollout {args.id}: no longer paused. Go on: ansible-playbook playbooks/rollout.yml -e rollout={args.id}"
     )
@@ -169,9 +169,8 @@ def approve_waves(args: argparse.Namespace) -> bool:
     strange = [wave for wave in args.waves if wave not in known]
     if strange:
         raise FleetError(f"rollout {args.id} has no wave {', '.join(strange)}. It has: {', '.join(known)}.")
-    control = files.control(args.id)
-    approved = {**control.approved, **dict.fromkeys(args.waves, who())}
-    files.write_control(args.id, dataclasses.replace(control, approved=approved))
+    approved = dict.fromkeys(args.waves, who())
+    files.say(args.id, lambda control: dataclasses.replace(control, approved={**control.approved, **approved}))
     _say(args, f"rollout {args.id}: approved {', '.join(args.waves)}.")
     return True
 
@@ -180,9 +179,10 @@ def abort_rollout(args: argparse.Namespace) -> bool:
     """Give it up; true when every site could be asked."""
     # The SSH library is slow to import, and the other verbs need none.
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_abort import abort  # noqa: PLC0415
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_step import report_of  # noqa: PLC0415
 
     fleet = load_fleet(plan_file=args.plan_file)
-    files = RolloutFiles(fleet)
+    files, store = RolloutFiles(fleet), open_store(fleet.plan)
     record = _begun(files, args.id)
     claim = files.claim()
     if claim is not None and claim.rollout == args.id and claim.process.lives:
@@ -191,17 +191,21 @@ def abort_rollout(args: argparse.Namespace) -> bool:
             "end that run; then abort it. Nothing was changed."
         )
     # First of all nobody goes on with it, whatever becomes of this.
-    files.write_control(args.id, dataclasses.replace(files.control(args.id), aborted_by=who()))
+    files.say(args.id, lambda control: dataclasses.replace(control, aborted_by=who()))
     shown = progress.Progress(what="abort")
 
     def say(verb: str, step: Progress) -> None:
         shown(step.done, step.total, f" sites: {verb}, {step.failed} failed")
 
     try:
-        found = abort(fleet=fleet, store=open_store(fleet.plan), record=record, by=who(), on_progress=say)
+        found = abort(fleet=fleet, store=store, record=record, by=who(), on_progress=say)
     finally:
         shown.end()
     files.write(record)
+    try:
+        shown_report = f"Report: {shown_path(report_of(fleet=fleet, store=store, files=files, record=record))}"
+    except ReportError as exc:
+        shown_report = str(exc)
     summary = (
         f"rollout {args.id}: aborted. {len(found.kept_new)} sites keep the new generation, which they have confirmed; "
         f"{len(found.went_back)} went back; {len(found.untouched)} run what they ran."
@@ -211,6 +215,7 @@ def abort_rollout(args: argparse.Namespace) -> bool:
         *([f"{len(found.keys_ended)} new keys that no site works with have ended."] if found.keys_ended else []),
         *(f"{site}: could not be asked, and was left as it is: {why}" for site, why in found.left.items()),
         *(["When they can be reached, abort once more."] if found.left else []),
+        shown_report,
     ]
     _print(args, dataclasses.asdict(found), "\n".join(lines))
     return not found.left

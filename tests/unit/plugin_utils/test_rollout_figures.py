@@ -42,9 +42,15 @@ def two(state: str, outcome: str, **more: Any) -> dict[str, Any]:
         (two("parked", "finished"), "mixed", "Finished: 1 of 2 sites run the new generation.", "1 parked."),
         (two("failed", "finished"), "bad", "Finished: 1 of 2 sites run the new generation.", "1 failed."),
         (
-            two("waiting", "paused", approval=True),
+            {**two("waiting", "paused", approval=True), "paused_by": "ann@noc"},
             "mixed",
-            "Paused: wave north waits for approval.",
+            "Paused by ann@noc at wave north.",
+            "1 of 2 sites run the new generation, 1 waiting.",
+        ),
+        (
+            two("waiting", "open"),
+            "mixed",
+            "Not finished.",
             "1 of 2 sites run the new generation, 1 waiting.",
         ),
         (

@@ -158,3 +158,36 @@ def test_a_damaged_file_is_named_with_what_to_do(files: RolloutFiles, text: str)
     (files.path(NIGHT) / "state.json").write_text(text)
     with pytest.raises(FleetError, match=r"state.json cannot be understood .* Take it from a backup, or delete it"):
         files.current()
+
+
+def test_a_file_of_another_user_is_named_and_not_a_crash(files: RolloutFiles) -> None:
+    """A directory in its place stands for what cannot be read: tests may run as root."""
+    begun(files, a_rollout())
+    (files.path(NIGHT) / "control.json").mkdir()
+    with pytest.raises(FleetError, match=r"control.json cannot be used: .*Is it another user's\?"):
+        files.control(NIGHT)
+    (files.directory / "lock").mkdir()
+    with pytest.raises(FleetError, match=r"lock cannot be used: .*Run it as the one who owns"):
+        files.take(what="keys", reason="q4", process=ME)
+
+
+def test_the_name_of_the_last_one_is_no_other_file(files: RolloutFiles) -> None:
+    begun(files, a_rollout())
+    (files.directory / "current").write_text("../../etc\n")
+    with pytest.raises(FleetError, match=r"current holds '\.\./\.\./etc', and not the id of the rollout .*delete it"):
+        files.current()
+
+
+def test_a_look_takes_no_lock_and_leaves_no_lock(files: RolloutFiles) -> None:
+    files.directory.mkdir()
+    files.take(what="keys", reason="q4", process=ME, dry=True)
+    assert list(files.directory.iterdir()) == []
+
+
+def test_an_abort_that_was_cut_off_is_named_as_what_to_run_again(files: RolloutFiles) -> None:
+    begun(files, a_rollout("halted"))
+    files.write_control(NIGHT, Control(aborted_by="ann@noc"))
+    with pytest.raises(
+        RolloutLockedError, match=rf"is half given up\. Abort it once more: tools/fleet rollout abort {NIGHT}\."
+    ):
+        files.take(what="configuration", reason="", process=ME)

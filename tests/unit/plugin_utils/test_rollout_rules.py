@@ -47,7 +47,7 @@ def begun(
     )
     answers = dict.fromkeys(EVERY, WELL) | stage
     answers = {site: answer for site, answer in answers.items() if answer is not None}
-    found.take_stage(waves=waves(**(asked or {})), found=answers, settled=set(settled.split()), now=NOW)
+    found.take_stage(waves=waves(**(asked or {})), asked=EVERY, found=answers, settled=settled.split(), now=NOW)
     return found
 
 
@@ -176,7 +176,7 @@ def test_an_approval_is_wanted_for_the_wave_that_asks_for_it_and_only_while_it_h
 def test_a_site_that_failed_has_another_turn_in_the_next_run_and_one_that_is_done_has_none() -> None:
     rollout = begun()
     wave(rollout, "canary", only="c1", gate=bad(""))
-    rollout.take_stage(waves=waves(), found=dict.fromkeys(EVERY, WELL), settled={"c2"}, now=NOW)
+    rollout.take_stage(waves=waves(), asked=EVERY, found=dict.fromkeys(EVERY, WELL), settled={"c2"}, now=NOW)
     assert states(rollout) == {"c1": WAITING, "c2": DONE, "n1": WAITING, "n2": WAITING, "n3": WAITING}
     assert wave(rollout, "canary") == ""
 
@@ -184,30 +184,66 @@ def test_a_site_that_failed_has_another_turn_in_the_next_run_and_one_that_is_don
 def test_a_site_that_is_no_part_of_a_later_run_is_what_it_was() -> None:
     rollout = begun(n1=bad("unreachable"), unreachable=1)
     wave(rollout, "canary")
-    later = [Wave(name="north", group="north", sites=("n2", "n3"))]
-    rollout.take_stage(waves=later, found={"n2": WELL, "n3": WELL}, settled=set(), now=NOW)
+    rollout.take_stage(waves=waves(), asked=["n2", "n3"], found={"n2": WELL, "n3": WELL}, settled=(), now=NOW)
     assert states(rollout) == {"c1": DONE, "c2": DONE, "n1": PARKED, "n2": WAITING, "n3": WAITING}
 
 
 def test_a_site_that_a_killed_run_had_confirmed_is_done_and_its_soak_begins_then() -> None:
     rollout = begun(asked={"soak_seconds": 60})
-    rollout.take_stage(waves=waves(), found=dict.fromkeys(["c1", "c2"], WELL), settled={"c1", "c2"}, now=NOW + 50)
+    rollout.take_stage(
+        waves=waves(), asked=EVERY, found=dict.fromkeys(["c1", "c2"], WELL), settled={"c1", "c2"}, now=NOW + 50
+    )
     assert [(one.name, one.proven, one.ended) for one in rollout.waves[:1]] == [("canary", NOW + 50, None)]
     assert rollout.has_work
 
 
-def test_a_site_that_joins_the_fleet_has_its_turn_in_the_last_wave_of_its_group() -> None:
+def test_a_site_that_joins_the_fleet_has_its_turn_in_the_wave_that_the_plan_has_for_it() -> None:
     rollout = begun()
     later = [
         Wave(name="canary", group="canary", sites=("c1", "c2", "c9")),
+        *waves()[1:],
         Wave(name="south", group="south", sites=("s1",)),
     ]
-    rollout.take_stage(waves=later, found={"c9": WELL, "s1": WELL}, settled=set(), now=NOW)
+    rollout.take_stage(waves=later, asked=["c9", "s1"], found={"c9": WELL, "s1": WELL}, settled=(), now=NOW)
     assert [(one.name, one.sites) for one in rollout.waves] == [
         ("canary", ["c1", "c2", "c9"]),
         ("north", ["n1", "n2", "n3"]),
         ("south", ["s1"]),
     ]
+    assert [rollout.turn(one) for one in rollout.waves] == [["c9"], [], ["s1"]]
+
+
+def test_who_is_done_keeps_its_wave_when_the_plan_is_cut_anew_and_comes_before_its_group() -> None:
+    rollout = begun()
+    wave(rollout, "canary")
+    wave(rollout, "north", only="n3", gate=bad(""))
+    later = [
+        *waves()[:1],
+        Wave(name="north 1/2", group="north", sites=("n1", "n2"), approval=True),
+        Wave(name="north 2/2", group="north", sites=("n3",), soak_seconds=5),
+    ]
+    rollout.take_stage(waves=later, asked=EVERY, found=dict.fromkeys(EVERY, WELL), settled=["n1", "c1", "c2"], now=NOW)
+    assert [(one.name, one.sites, rollout.turn(one)) for one in rollout.waves] == [
+        ("canary", ["c1", "c2"], []),
+        ("north", ["n1", "n2"], ["n2"]),
+        ("north 1/2", [], []),
+        ("north 2/2", ["n3"], ["n3"]),
+    ]
+    assert (rollout.waves[3].soak_seconds, rollout.sites["n3"].wave) == (5, "north 2/2")
+
+
+def test_a_wave_whose_end_was_not_kept_lets_nobody_go_on_and_its_sites_have_failed() -> None:
+    rollout = begun()
+    wave(rollout, "canary", only="c1", gate=bad(""))
+    rollout.take_stage(waves=waves(), asked=EVERY, found=dict.fromkeys(EVERY, WELL), settled=["c2"], now=NOW)
+    rollout.begin(rollout.waves[0], now=NOW)
+    halt = keeps_back(rollout, "north")
+    assert halt is not None
+    assert halt.why == "what became of wave canary could not be kept"
+    rollout.halt(halt)
+    rollout.close(now=NOW)
+    assert states(rollout)["c1"] == FAILED
+    assert states(rollout)["n1"] == WAITING
 
 
 def test_a_site_that_was_lost_in_the_soak_has_failed() -> None:

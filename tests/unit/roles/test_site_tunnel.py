@@ -19,6 +19,7 @@ from unit.plugin_utils.fleet_files import HEADER, PLAN, host_key, write_fleet
 ROOT = Path(__file__).resolve().parents[3]
 FATES = "SPOKEWRIGHT_TEST_FATES"
 SAID = "SPOKEWRIGHT_TEST_SAID"
+LOSE = "lose the record"
 ACTION = f"""
 import json, os
 from ansible.plugins.action import ActionBase
@@ -34,6 +35,10 @@ class ActionModule(ActionBase):
         sites = args["sites"]
         with open(os.environ["{SAID}"], "a") as said:
             said.write(json.dumps({{**args, "verb": verb}}) + "\\n")
+        if verb == "gate" and any(fates.get(site) == "{LOSE}" for site in sites):
+            state = os.path.join(os.path.dirname(task_vars["plan"]), "rollouts/q4/state.json")
+            os.unlink(state)
+            os.mkdir(state)
         well = [site for site in sites if fates.get(site) != verb]
         reason = os.environ["SPOKEWRIGHT_TEST_REASON"]
         found = {{site: {{"ok": site in well, "changed": True, "message": verb, "reason": reason}} for site in sites}}
@@ -56,21 +61,31 @@ PLAYBOOK = [
                     "plan": "{{ plan }}",
                     "state": "claimed",
                     "rollout": "{{ rollout | default('') }}",
+                    "what": "{{ what | default('configuration') }}",
+                    "reason": "{{ reason | default('') }}",
+                    "beside": "{{ beside | default(false) }}",
                 },
                 "run_once": True,
+                "register": "claimed",
             },
             {"ansible.builtin.import_role": {"name": "spokewright.fleet.site_tunnel"}},
         ],
-        "vars": {"site_tunnel_plan": "{{ plan }}", "site_tunnel_any_pair": True},
+        "vars": {
+            "site_tunnel_plan": "{{ plan }}",
+            "site_tunnel_any_pair": True,
+            "site_tunnel_beside": "{{ beside | default(false) }}",
+            "site_tunnel_claim": "{{ claimed }}",
+        },
     },
 ]
 
 
-def a_fleet(tmp_path: Path) -> Path:
+def a_fleet(tmp_path: Path, *, without: tuple[str, ...] = ()) -> Path:
     """The plan of the sites above."""
     lines = [
         f"{site},{group},172.20.1.{number},{host_key(site)},10.64.{number}.0/24,"
         for number, (group, site) in enumerate(((group, site) for group in GROUPS for site in GROUPS[group]), start=1)
+        if site not in without
     ]
     plan = PLAN.replace("groups: [canary, north]", f"groups: [{', '.join(GROUPS)}]")
     return write_fleet(tmp_path, plan=plan, sites="\n".join([HEADER, *lines, ""]))
@@ -81,8 +96,10 @@ def rollout(
     fates: dict[str, str],
     *options: str,
     left: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
     reason: str = "",
     real: tuple[str, ...] = (),
+    refused: bool = False,
 ) -> tuple[list[str], list[dict[str, Any]], str]:
     """The sites that were activated, in order; everything that was asked; what Ansible said."""
     here = tmp_path / "ansible_collections/spokewright/fleet"
@@ -94,12 +111,14 @@ def rollout(
             (here / f"plugins/action/{name}.py").write_text(ACTION)
         for name in ("site_verdict", "rollout", *real):
             (here / f"plugins/action/{name}.py").symlink_to(ROOT / f"plugins/action/{name}.py")
-    children: dict[str, Any] = {group: {"hosts": {site: {} for site in sites}} for group, sites in GROUPS.items()}
+    children: dict[str, Any] = {
+        group: {"hosts": {site: {} for site in sites if site not in without}} for group, sites in GROUPS.items()
+    }
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": {"sites": {"children": children}}}}))
     (tmp_path / "play.yml").write_text(yaml.safe_dump(PLAYBOOK))
     said = tmp_path / "said"
     said.write_text("")
-    variables = json.dumps({"left": left, "plan": str(a_fleet(tmp_path))})
+    variables = json.dumps({"left": left, "plan": str(a_fleet(tmp_path, without=without))})
     ran = subprocess.run(
         ["ansible-playbook", "-i", "hosts.yml", "play.yml", "-e", variables, *options],
         cwd=tmp_path,
@@ -116,7 +135,7 @@ def rollout(
         check=False,
     )
     asked = [json.loads(line) for line in said.read_text().splitlines()]
-    assert asked, ran.stdout + ran.stderr
+    assert refused or asked, ran.stdout + ran.stderr
     return [site for one in asked if one["verb"] == "activate" for site in sorted(one["sites"])], asked, ran.stdout
 
 
