@@ -281,7 +281,8 @@ def test_it_is_kept_and_read_as_it_was() -> None:
 
 @pytest.mark.parametrize(("unreachable", "outcome"), [(4, "halted"), (5, "finished")])
 def test_a_run_in_which_nobody_has_a_turn_is_measured_by_the_budget_too(unreachable: int, outcome: str) -> None:
-    rollout = begun(unreachable=unreachable, **dict.fromkeys(EVERY, bad("unreachable")))
+    away: dict[str, Any] = dict.fromkeys(EVERY, bad("unreachable"))
+    rollout = begun(unreachable=unreachable, **away)
     assert not rollout.has_work
     rollout.close(now=NOW)
     assert rollout.outcome == outcome
