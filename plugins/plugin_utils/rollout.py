@@ -214,10 +214,8 @@ class Rollout:
             why = self._comes_first(earlier) if turn and self._waiting(earlier) else self.end(earlier, now=now)
             if why:
                 return Halt(at=now, wave=earlier.name, why=why)
-        why = ""
-        if turn and self.count(PARKED) > self.unreachable:
-            why = self._too_many_parked()
-        elif turn and wave.approval and wave.name not in control.approved:
+        why = self._too_many_parked() if turn else ""
+        if turn and not why and wave.approval and wave.name not in control.approved:
             why = f"wave {wave.name} wants an approval: tools/fleet rollout approve {self.rollout} '{wave.name}'"
         return Halt(at=now, wave=wave.name, why=why) if why else None
 
@@ -273,18 +271,22 @@ class Rollout:
     def _stops(self, wave: WaveLine) -> str:
         states = [self.sites[site].state for site in wave.sites if site in self.sites]
         well, tried = states.count(DONE), states.count(DONE) + states.count(FAILED)
-        failed, parked = self.count(FAILED), self.count(PARKED)
-        if failed > self.failed:
-            return f"{_sites(failed)} failed, the budget for that is {self.failed}"
+        if why := self._too_many_failed():
+            return why
         if tried * wave.success_percent > well * PERCENT:
             return f"{well} of {_sites(tried)} passed, and {wave.success_percent}% have to"
         if states and not well and not wave.settled:
             # Nobody is there to show that the change is sound. One dead site among others keeps nobody back.
             return "none of its sites is well"
-        return self._too_many_parked() if parked > self.unreachable else ""
+        return self._too_many_parked()
+
+    def _too_many_failed(self) -> str:
+        failed = self.count(FAILED)
+        return f"{_sites(failed)} failed, the budget for that is {self.failed}" if failed > self.failed else ""
 
     def _too_many_parked(self) -> str:
-        return f"{_sites(self.count(PARKED))} could not be reached, the budget for that is {self.unreachable}"
+        away, budget = self.count(PARKED), self.unreachable
+        return f"{_sites(away)} could not be reached, the budget for that is {budget}" if away > budget else ""
 
     # --- the end of a run
 
@@ -294,15 +296,19 @@ class Rollout:
         self.outcome = outcome
 
     def close(self, *, now: float) -> None:
-        """The run is over. A rollout that nothing stopped is finished, whatever it could not reach.
-
-        Unless a site waits that was not in this run.
-        """
+        """The run is over. What nothing stopped and nobody waits in is finished, whatever it could not reach."""
         for wave in self.waves:
             if wave.state == RUNNING:
                 wave.state = HALTED
                 for site in self.turn(wave):
                     self._set(wave, site, state=FAILED, reason="unknown", message=NOT_KEPT)
+        # Where no wave had a turn, no wave was judged.
+        if self.outcome == OPEN and (why := self._too_many_failed() or self._too_many_parked()):
+            self.halt(
+                Halt(
+                    at=now, wave=next(one.wave for one in self.sites.values() if one.state in {FAILED, PARKED}), why=why
+                )
+            )
         if self.outcome == OPEN and not self.count(WAITING):
             self.outcome = FINISHED
         self.ended = now

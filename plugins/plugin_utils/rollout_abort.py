@@ -131,5 +131,6 @@ def _enter(record: Rollout, *, found: Aborted, by: str) -> None:
             line.state, line.reason = ABORTED, ABORTED
             line.message = "went back to what it had confirmed" if site in found.went_back else "keeps what it runs"
     now = time.time()
-    record.halts.append(Halt(at=now, wave="", why=f"aborted by {by}"))
+    if record.outcome != GIVEN_UP:
+        record.halts.append(Halt(at=now, wave="", why=f"aborted by {by}"))
     record.outcome, record.ended = GIVEN_UP, now

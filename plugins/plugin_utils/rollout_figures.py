@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STATES: Final = {
     "done": "runs the new generation; the gateway and a packet through the tunnel have shown it",
     "failed": "was changed and did not come up with the new generation in time; it goes back by itself",
-    "aborted": "something that it needs first was missing; nothing was changed",
+    "aborted": "it could not be changed, or the rollout was given up; it runs what it ran before",
     "parked": "its out-of-band link is down; it was not tried and is taken up by a later run",
     "waiting": "its turn has not come; it runs what it ran before",
 }

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_problem import FORBID_CHANGE, said
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_report import look_at_pair
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, OPEN, WAITING
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, OPEN, PARKED, WAITING
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import named, new_id
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import write_rollout_report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import Stage, verdicts
@@ -84,9 +85,13 @@ class Step:
 
     def opened(self) -> dict[str, Any]:
         """Sort the sites into waves by what they answered."""
-        found = self._args["stage"]
-        stage = Stage(sites=self._args["sites"], answers=found["sites"], unsettled=found["unsettled_sites"])
-        rollout = self._claim()
+        found, rollout = self._args["stage"], self._claim()
+        beside = {site: {"ok": True, "reason": "", "message": ""} for site in self._confirmed_beside(rollout)}
+        stage = Stage(
+            sites=[*self._args["sites"], *beside],
+            answers={**found["sites"], **beside},
+            unsettled=found["unsettled_sites"],
+        )
         claim = self._run.mine()
         record = self._run.open(
             rollout,
@@ -175,6 +180,16 @@ class Step:
         return self._run.claim(
             what=self._args["what"], reason=self._args["reason"], asked=self._args["rollout"], dry=self._dry
         )
+
+    def _confirmed_beside(self, rollout: str) -> list[str]:
+        """Who has confirmed its new key beside this rollout: it is due no more, so no run would be asked for it."""
+        record = self._run.files.read(rollout)
+        if record is None or record.what != "keys":
+            return []
+        here = set(self._args["sites"])
+        left = [site for site, one in record.sites.items() if one.state in {WAITING, PARKED} and site not in here]
+        known = self._store.index(sites=left).items()
+        return [site for site, epochs in known if epochs and epochs[newest_of(epochs)]["state"] == "confirmed"]
 
     def _pair(self) -> list[str]:
         if self._args["any_pair"]:

@@ -121,6 +121,7 @@ def test_an_abort_that_is_run_again_says_the_same_and_takes_up_who_was_away(
     assert second.untouched == ["site-0002", "site-0003"]
     assert second.keys_ended == {"site-0003": 2}
     assert sites.asked[1:] == [("forget", ["site-0002"], "epoch 2"), ("forget", ["site-0003"], "epoch 2")]
+    assert [one.why for one in record.halts] == ["aborted by ann@noc"]
     assert {site: line.state for site, line in record.sites.items()} == {
         "site-0001": DONE,
         "site-0002": "aborted",

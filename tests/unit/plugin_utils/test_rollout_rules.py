@@ -277,3 +277,15 @@ def test_it_is_kept_and_read_as_it_was() -> None:
     wave(rollout, "canary")
     rollout.halt(Halt(at=NOW, wave="north", why="so"))
     assert from_data(to_data(rollout)) == rollout
+
+
+@pytest.mark.parametrize(("unreachable", "outcome"), [(4, "halted"), (5, "finished")])
+def test_a_run_in_which_nobody_has_a_turn_is_measured_by_the_budget_too(unreachable: int, outcome: str) -> None:
+    away: dict[str, Any] = dict.fromkeys(EVERY, bad("unreachable"))
+    rollout = begun(unreachable=unreachable, **away)
+    assert not rollout.has_work
+    rollout.close(now=NOW)
+    assert rollout.outcome == outcome
+    assert [(one.wave, one.why) for one in rollout.halts] == (
+        [("canary", "5 sites could not be reached, the budget for that is 4")] if outcome == "halted" else []
+    )

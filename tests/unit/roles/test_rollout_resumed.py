@@ -150,3 +150,10 @@ def test_a_record_that_cannot_be_kept_after_a_wave_lets_nobody_go_on_and_calls_n
     recap = [line.split()[0] for line in output.partition("PLAY RECAP")[2].splitlines() if "failed=1" in line]
     assert recap == ["c1", "n1", "n2", "s1"]
     assert "state.json cannot be used" in said(output)
+
+
+def test_one_of_two_that_failed_can_be_mended_alone(tmp_path: Path) -> None:
+    rollout(tmp_path, {"n1": "gate", "n2": "confirm"})
+    activated, _, output = rollout(tmp_path, {}, "--limit", "n1")
+    assert activated == ["n1"]
+    assert "2 done, 1 failed, 1 waiting, halted: 1 site failed, the budget for that is 0" in said(output)

@@ -1,0 +1,106 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps of a rollout on a controller's disk: who takes part, what was done beside it, and the clock."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+    DONE,
+    FAILED,
+    HALTED,
+    WAITING,
+    Rollout,
+    SiteLine,
+    WaveLine,
+)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import RolloutRun
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_step import Step
+from unit.plugin_utils.fleet_files import write_fleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+
+# The sites of north in the fleet of the tests.
+NORTH = ("site-0002", "site-0004")
+NOW = 5000.0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RolloutRun:
+    return RolloutRun(fleet=load_fleet(plan_file=write_fleet(tmp_path)), run=os.getpid(), now=lambda: NOW)
+
+
+def begun(run: RolloutRun, **states: str) -> Rollout:
+    """A rotation of one group that was begun without a plan and waits."""
+    record = Rollout(
+        rollout="r1",
+        fleet="test",
+        what="keys",
+        reason="laptop lost",
+        by="ann@noc",
+        began=1000.0,
+        failed=0,
+        unreachable=0,
+        waves=[WaveLine(name="north", group="north", sites=list(NORTH), soak_seconds=60)],
+        sites={site: SiteLine(group="north", wave="north", state=states.get(site[-1:], WAITING)) for site in NORTH},
+        outcome=HALTED,
+    )
+    run.files.write(record)
+    run.files.make_current("r1")
+    return record
+
+
+def step(run: RolloutRun, *, index: dict[str, Any] | None = None, **args: Any) -> Step:
+    store = SimpleNamespace(index=lambda *, sites: {site: (index or {}).get(site, {}) for site in sites})
+    usual = {"rollout": "r1", "what": "keys", "reason": "laptop lost", "beside": False}
+    return Step(
+        fleet=run.fleet,
+        store=cast("KeyStore", store),
+        run=run,
+        args={**usual, **args},
+        dry=False,
+        say=lambda _line: None,
+    )
+
+
+def test_to_go_on_with_a_rotation_of_one_group_makes_no_keys_for_the_others(run: RolloutRun) -> None:
+    begun(run)
+    assert step(run).planned() == {
+        "what": "keys",
+        "reason": "laptop lost",
+        "sites": list(NORTH),
+        "msg": "keys of 2 sites",
+    }
+
+
+@pytest.mark.parametrize(("state", "done"), [("confirmed", True), ("staged", False)])
+def test_who_has_confirmed_its_new_key_beside_a_rollout_waits_in_it_no_more(
+    run: RolloutRun, state: str, *, done: bool
+) -> None:
+    begun(run)
+    well = {"ok": True, "reason": "", "message": ""}
+    index = {"site-0002": {1: {"state": "retired"}, 2: {"state": state}}}
+    stage = {"sites": {"site-0004": well}, "unsettled_sites": ["site-0004"]}
+    step(run, index=index, sites=["site-0004"], stage=stage).opened()
+    record = run.record("r1")
+    assert record.is_done("site-0002") is done
+    assert [wave.name for wave in record.waves if record.turn(wave) == ["site-0004"]] == ["north"]
+
+
+@pytest.mark.parametrize(
+    ("proven", "until"), [(NOW - 20, NOW + 40), (NOW + 86400, NOW + 60)], ids=["goes on", "the clock was put back"]
+)
+def test_a_soak_is_never_longer_than_it_was_planned(run: RolloutRun, proven: float, until: float) -> None:
+    record = begun(run, **{"2": DONE, "4": FAILED})
+    record.waves[0].proven = proven
+    assert run.soaks(record, "north") == (["site-0002"], until)
