@@ -17,8 +17,9 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import certifica
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.authorities import EVENTS, Authorities
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import booked
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import gateway_event, state_event
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import in_force
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import CA_CERT, CA_KEY, CRL
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import lines, newest, replay
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import lines, replay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +121,7 @@ class AuthorityStore:
         found, serving = {}, self.read().serving
         for site in sites:
             epochs = self.index.get(site)
-            epoch = newest(epochs)
+            epoch = in_force(epochs)
             if not epoch:
                 found[site] = "it has no key"
             elif not certificates.is_of(ca=serving, certificate=self.reader.site(site=site, epoch=epoch).certificate):
@@ -130,14 +131,18 @@ class AuthorityStore:
         return found
 
     def to_reissue(self, *, sites: Sequence[str]) -> list[str]:
-        """The sites whose newest key the serving CA has not issued."""
+        """The sites whose newest key the serving CA has not issued.
+
+        That of a rotation that was given up has ended and is none; where no key is in force, the last one counts.
+        """
         serving = self.read().serving
         return [
             site
             for site in sites
             if (epochs := self.reader.epochs(site))
             and not certificates.is_of(
-                ca=serving, certificate=self.reader.site(site=site, epoch=epochs[-1]).certificate
+                ca=serving,
+                certificate=self.reader.site(site=site, epoch=in_force(self.index.get(site)) or epochs[-1]).certificate,
             )
         ]
 

@@ -17,10 +17,15 @@ IN_USE: Final = frozenset(("staged", "active", "confirmed"))
 ENDED: Final = frozenset(("retired", "revoked", "destroyed"))
 
 
+def in_force(epochs: Mapping[int, Mapping[str, Any]]) -> int:
+    """The epoch of a site's newest key that has not ended. 0: it has none."""
+    return max((epoch for epoch, one in epochs.items() if one["state"] not in ENDED), default=0)
+
+
 def newest_of(epochs: Mapping[int, Mapping[str, Any]]) -> int:
-    """The epoch that a site is to work with: its newest key that has not ended. 0: it never had one.
+    """The epoch that a site is to work with. 0: it never had a key.
 
     A rotation that was aborted leaves an ended key behind that is newer than the one in use. Where every key has ended,
     it is the last of them.
     """
-    return max((epoch for epoch, one in epochs.items() if one["state"] not in ENDED), default=max(epochs, default=0))
+    return in_force(epochs) or max(epochs, default=0)

@@ -63,7 +63,6 @@ class RolloutProgress:
             "opened": self._opened,
             "wave_began": self._wave_begins,
             "wave_ended": self._wave_ends,
-            "soaking": self._soaks,
             "closed": self._closed,
         }
         return known[kind](event) if kind in known else kind
@@ -88,9 +87,6 @@ class RolloutProgress:
             self._spent[rollout] = (sites + int(event.get("sites") or 0), spent + seconds)
             took = f" after {duration(seconds)}"
         return f"{_wave(event)} ended{took}{_so_far(event)}{self._left(event)}"
-
-    def _soaks(self, event: Mapping[str, Any]) -> str:
-        return f"{_wave(event)} soaks{_so_far(event)}{self._left(event)}"
 
     @staticmethod
     def _closed(event: Mapping[str, Any]) -> str:

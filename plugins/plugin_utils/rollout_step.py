@@ -92,12 +92,11 @@ class Step:
             answers={**found["sites"], **beside},
             unsettled=found["unsettled_sites"],
         )
-        claim = self._run.mine()
         record = self._run.open(
             rollout,
             stage=stage,
-            what=claim.what if claim else self._args["what"],
-            reason=claim.reason if claim else self._args["reason"],
+            what=self._args["what"],
+            reason=self._args["reason"],
             beside=self._args["beside"],
             dry=self._dry,
         )
@@ -171,8 +170,9 @@ class Step:
         }
 
     def _claim(self) -> str:
-        claim = self._run.mine()
-        return self._take() if claim is None else claim.rollout
+        """The rollout that this run has claimed for what it brings now; it may have claimed one for something else."""
+        claim, brings = self._run.mine(), (self._args["what"], self._args["reason"])
+        return claim.rollout if claim is not None and (claim.what, claim.reason) == brings else self._take()
 
     def _take(self) -> str:
         if self._args["beside"]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import ENDED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import in_force
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import Event
 
 if TYPE_CHECKING:
@@ -83,11 +83,6 @@ def lines(there: There, *, said: Books, events: Events) -> list[Event]:
     return found
 
 
-def newest(epochs: Mapping[int, Mapping[str, Any]]) -> int:
-    """The newest epoch that has not ended, 0 when there is none."""
-    return max((epoch for epoch, entry in epochs.items() if entry["state"] not in ENDED), default=0)
-
-
 def not_ready(
     *,
     index: Mapping[str, Mapping[int, Mapping[str, Any]]],
@@ -102,7 +97,7 @@ def not_ready(
     found = {}
     for site in sites:
         epochs = index.get(site, {})
-        entry = epochs.get(newest(epochs), {})
+        entry = epochs.get(in_force(epochs), {})
         if not entry:
             found[site] = "it has no key"
         elif entry["state"] != "confirmed":

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_index import SEALED, booked
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_maker import THREADS, state_event
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import in_force
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage import SERVER_KEY
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import lines, newest, replay
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import lines, replay
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import EVENTS
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class ServerKeyStore:
         """The fingerprint of each site's PSK for the other server key, of its newest key that has not ended."""
         found: dict[str, str] = {}
         for site, epochs in self.index.all(sites).items():
-            epoch = newest(epochs)
+            epoch = in_force(epochs)
             prints = self.reader.site(site=site, epoch=epoch).psk_fingerprints if epoch else ()
             found |= {site: prints[1]} if len(prints) > 1 else {}
         return found

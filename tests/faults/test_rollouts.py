@@ -8,15 +8,26 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from faults.test_rotation import HELD_UP, SEED, SITES_FAILED, rotated, wait_pair, wait_up
-from integration.labtools import PLAN, PLAYBOOK, ROOT, Run, fleet, fleet_of, lab, newest_keys, playbook
+from faults.test_rotation import HELD_UP, SEED, SITES_FAILED, rotated
+from integration.labtools import (
+    PLAN,
+    Run,
+    begin,
+    fleet,
+    fleet_of,
+    kill,
+    lab,
+    newest_keys,
+    playbook,
+    wait_for,
+    wait_pair,
+    wait_up,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,32 +72,13 @@ def report(rollout: str) -> dict[str, Any]:
     return found
 
 
-def begin(*arguments: str) -> subprocess.Popen[bytes]:
-    """A run in the background that can be killed as a whole."""
-    return subprocess.Popen(
-        [str(PLAYBOOK), "-i", str(PLAN), *arguments],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def wait_for(what: str, met: Any, *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
-
-
 @pytest.mark.case("rollout-two-at-once", short=("",))
 def test_a_second_rotation_is_refused_with_the_firsts_id_and_holder() -> None:
     wait_pair()
     before = newest_keys()
     claim = ROLLOUTS / "claim.json"
     claim.unlink(missing_ok=True)
-    first = begin("playbooks/rotate_keys.yml", "-e", f"reason='first {SEED}'")
+    first = begin("rotate_keys.yml", "-e", f"reason='first {SEED}'")
     wait_for("the first run claims", claim.exists)
     second = playbook("rotate_keys.yml", "-e", f"reason='second {SEED}'")
     assert first.poll() is None, "the first run ended too early to be met"
@@ -103,7 +95,7 @@ def test_a_rotation_that_is_given_up_half_way_leaves_every_site_on_a_key_it_has_
     wait_pair()
     before = {site: epoch for site, (epoch, _state) in newest_keys().items()}
     rollout = planned("given-up", "--canary", "2")
-    running = begin("playbooks/rollout.yml", "-e", f"rollout={rollout}")
+    running = begin("rollout.yml", "-e", f"rollout={rollout}")
     # The canary is confirmed; the others of its group, or the next one, are on probation.
     state = ROLLOUTS / rollout / "state.json"
 
@@ -114,8 +106,7 @@ def test_a_rotation_that_is_given_up_half_way_leaves_every_site_on_a_key_it_has_
     wait_for("the second wave begins", second_wave, seconds=120)
     time.sleep(1.5)
     assert fleet("rollout", "abort", rollout).status != 0, "a rollout that is at work is not given up under its hands"
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+    kill(running)
     given_up = fleet("rollout", "abort", rollout)
     assert given_up.status == 0, given_up.output
     wait_up(set(ALL), seconds=60)

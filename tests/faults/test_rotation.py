@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -19,17 +17,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.labtools import (
-    PLAN,
-    PLAYBOOK,
-    ROOT,
     Run,
+    begin,
     fleet,
     fleet_of,
+    kill,
     lab,
     newest_keys,
     on,
     playbook,
     status,
+    wait_pair,
+    wait_up,
 )
 
 if TYPE_CHECKING:
@@ -65,26 +64,6 @@ def rotate(reason: str, *more: str) -> Run:
     return playbook("rotate_keys.yml", "-e", f"reason='{reason}'", *more)
 
 
-def up() -> set[str]:
-    return {site["id"] for site in status()["sites"] if site["verdict"] == "up"}
-
-
-def wait_up(sites: set[str], *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not sites <= (found := up()) and time.monotonic() < deadline:
-        time.sleep(1)
-    assert sites <= found, (
-        f"without a tunnel after {seconds:.0f} s, and without the controller: {sorted(sites - found)}"
-    )
-
-
-def wait_pair(*, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while (found := fleet("pair")).status != 0 and time.monotonic() < deadline:
-        time.sleep(2)
-    assert found.status == 0, found.output
-
-
 def epochs() -> dict[str, int]:
     """The epoch that the owner saw each site with."""
     return {site["id"]: site["epoch"] for site in status()["sites"]}
@@ -117,17 +96,9 @@ def test_a_rotation_that_is_killed_at_any_moment_is_finished_by_the_same_command
         moment = chance.uniform(0.3, length)
         told = f"run {number}: killed after {moment:.1f} s of {length:.1f}, without power: {victim or 'nobody'}\n"
         sys.stdout.write(told)
-        process = subprocess.Popen(
-            [str(PLAYBOOK), "-i", str(PLAN), "playbooks/rotate_keys.yml", "-e", f"reason='{reason}'"],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        process = begin("rotate_keys.yml", "-e", f"reason='{reason}'")
         time.sleep(moment)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(process)
         if victim:
             assert lab("kill", victim).status == 0
         wait_up(set(ALL) - {victim}, seconds=60)

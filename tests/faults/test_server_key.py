@@ -9,10 +9,9 @@ Nobody is without traffic for longer than six seconds, and whoever was off comes
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -24,7 +23,22 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import fingerprint
 from faultlib.measure import Measurement
 from faultlib.ready import load_view
-from integration.labtools import PLAN, PLAYBOOK, ROOT, Run, daemon_pids, fleet, fleet_of, lab, on, playbook, status
+from integration.labtools import (
+    PLAN,
+    ROOT,
+    Run,
+    begin,
+    daemon_pids,
+    fleet,
+    fleet_of,
+    kill,
+    lab,
+    on,
+    playbook,
+    up,
+    wait_for,
+    wait_up,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,23 +64,13 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def running_fleet() -> Iterator[None]:
     """Shared by all tests here."""
-    with fleet_of(SITES):
+    # Every site of the fleet has to be ready, so there are none but these.
+    with fleet_of(SITES, exactly=True):
         yield
 
 
 def rotate(reason: str, *more: str) -> Run:
     return playbook("rotate_server_key.yml", "-e", f"reason='{reason}'", *more)
-
-
-def up() -> set[str]:
-    return {site["id"] for site in status()["sites"] if site["verdict"] == "up"}
-
-
-def wait_up(sites: set[str], *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not sites <= (found := up()) and time.monotonic() < deadline:
-        time.sleep(1)
-    assert sites <= found, f"without a tunnel after {seconds:.0f} s: {sorted(sites - found)}"
 
 
 def server_key() -> tuple[str, str]:
@@ -107,17 +111,9 @@ def whole() -> None:
 
 def killed(reason: str, *, after: float, name: str = "rotate_server_key.yml") -> None:
     """Begin a rotation and kill it with all its processes."""
-    process = subprocess.Popen(
-        [str(PLAYBOOK), "-i", str(PLAN), f"playbooks/{name}", "-e", f"reason='{reason}'"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = begin(name, "-e", f"reason='{reason}'")
     time.sleep(after)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
 
 
 def power_off(site: str) -> None:
@@ -270,3 +266,29 @@ def test_another_ca_can_be_killed_at_any_moment_too() -> None:
         assert ca().serving != before.serving
         assert ca().phase == "one"
         whole()
+
+
+@pytest.mark.case("rotation-ca-keys-killed", short=IN_LONG)
+def test_another_ca_goes_on_when_it_was_killed_while_its_keys_were_on_their_way() -> None:
+    wait_up(set(ALL), seconds=60)
+    before, reason = ca(), f"keys killed {SEED}"
+    running = begin("rotate_ca.yml", "-e", f"reason='{reason}'")
+
+    def keys_are_on_their_way() -> bool:
+        current = PLAN.parent / "rollouts/current"
+        name = current.read_text().strip() if current.exists() else ""
+        state = PLAN.parent / "rollouts" / name / "state.json"
+        found = json.loads(state.read_text()) if name and state.exists() else {}
+        return (found.get("what"), found.get("reason"), found.get("outcome")) == ("keys", reason, "open")
+
+    with nobody_silent("ca-keys-killed", sites=ALL):
+        wait_for("the keys of the new CA are on their way", keys_are_on_their_way, seconds=300)
+        kill(running)
+        assert ca().phase == "former"
+        wait_up(set(ALL), seconds=60)
+        done = playbook("rotate_ca.yml", "-e", f"reason='{reason}'")
+    assert done.status == 0, done.output[-3000:]
+    assert ca().phase == "one"
+    assert ca().serving != before.serving
+    assert playbook("rotate_ca.yml", "-e", f"reason='{reason}'").changed == {}
+    whole()

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "inventories" / "lab"
@@ -92,6 +95,32 @@ def playbook(name: str, *options: str, seconds: float = 900) -> Run:
     return run(PLAYBOOK, "-i", PLAN, ROOT / "playbooks" / name, *options, seconds=seconds)
 
 
+def begin(name: str, *options: str) -> subprocess.Popen[bytes]:
+    """Begin a playbook in the background, with all its processes in one group."""
+    return subprocess.Popen(
+        [str(PLAYBOOK), "-i", str(PLAN), f"playbooks/{name}", *options],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill what `begin` began, with all its processes."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(what: str, met: Callable[[], object], *, seconds: float = 60) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.1)
+
+
 def fleet(*words: str) -> Run:
     """tools/fleet on the lab."""
     return run(ROOT / "tools" / "fleet", *words, "-i", str(PLAN))
@@ -108,6 +137,29 @@ def status() -> dict[str, Any]:
     answer = fleet("status", "--format", "json")
     report: dict[str, Any] = json.loads(answer.output)
     return report
+
+
+def up() -> set[str]:
+    """The sites that are up."""
+    return {site["id"] for site in status()["sites"] if site["verdict"] == "up"}
+
+
+def wait_up(sites: set[str], *, seconds: float) -> None:
+    """Wait until these sites are up, by themselves."""
+    deadline = time.monotonic() + seconds
+    while not sites <= (found := up()) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert sites <= found, (
+        f"without a tunnel after {seconds:.0f} s, and without the controller: {sorted(sites - found)}"
+    )
+
+
+def wait_pair(*, seconds: float = 90) -> None:
+    """Wait until nothing is wrong with the pair."""
+    deadline = time.monotonic() + seconds
+    while (found := fleet("pair")).status != 0 and time.monotonic() < deadline:
+        time.sleep(2)
+    assert found.status == 0, found.output
 
 
 def owner() -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.authorities import Authorities
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import Seen
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_check import check_store
 from unit.plugin_utils.stores import GATEWAYS, SITES, killed_at, reopened, store_in
 
@@ -73,6 +74,19 @@ def rollover(store: KeyStore) -> None:
         if due:
             store.regenerate(sites=due, key_type="p256", reason=REASON)
         ca.leave_alone(reason=REASON)
+
+
+def test_a_site_whose_key_of_the_new_ca_was_given_up_gets_another(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    with store.operation("test"):
+        ca = of(store)
+        ca.make_next(reason=REASON)
+        ca.turn(reason=REASON)
+        ca.settle(reason=REASON)
+        made = store.regenerate(sites=SITES, key_type="p256", reason=REASON)
+        store.mark(seen=[Seen(site=SITES[0], epoch=made[SITES[0]], state="retired")])
+        assert ca.to_reissue(sites=SITES) == [SITES[0]]
+        assert "is of the former CA" in ca.outdated(sites=SITES[:1])[SITES[0]]
 
 
 def test_killed_at_any_write_every_key_is_whole_and_the_next_run_finishes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import in_force, newest_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states impor
 )
 def test_a_site_is_to_work_with_its_newest_key_that_has_not_ended(states: list[str], epoch: int) -> None:
     assert newest_of({number: {"state": state} for number, state in enumerate(states, start=1)}) == epoch
+
+
+def test_no_key_is_in_force_where_every_one_has_ended() -> None:
+    assert in_force({1: {"state": "retired"}, 2: {"state": "revoked"}}) == 0
+    assert in_force({1: {"state": "confirmed"}, 2: {"state": "retired"}}) == 1

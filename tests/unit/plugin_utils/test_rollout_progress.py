@@ -40,7 +40,6 @@ def test_a_rollout_from_its_begin_to_its_end() -> None:
     happens("opened")
     happens("wave_began", wave="canary", number=1, sites=2)
     happens("wave_ended", 8, wave="canary", number=1, sites=2, done=2)
-    happens("soaking", wave="canary", number=1, sites=2, done=2)
     happens("wave_began", 600, wave="north", number=2, sites=20, done=2)
     happens("wave_ended", 36, wave="north", number=2, sites=20, done=20, failed=1, parked=1)
     happens("closed", done=37, failed=1, parked=2, exit_code=2, report="reports/x/report.html")
@@ -49,8 +48,7 @@ def test_a_rollout_from_its_begin_to_its_end() -> None:
         f"rollout {ID}: 40 sites in 3 waves: 0 of 40 sites done",
         f"rollout {ID}: wave 1 of 3, canary, begins with 2 sites",
         f"rollout {ID}: wave 1 of 3, canary, ended after 8 s: 2 of 40 sites done; about 2 min 32 s of work left",
-        f"rollout {ID}: wave 1 of 3, canary, soaks: 2 of 40 sites done; about 2 min 32 s of work left",
-        # A soak is no work: it does not make what is left look longer.
+        # What lies between two waves is no work: it does not make what is left look longer.
         f"rollout {ID}: wave 2 of 3, north, begins with 20 sites, about 1 min 20 s",
         (
             f"rollout {ID}: wave 2 of 3, north, ended after 36 s: 20 of 40 sites done, 1 failed, 1 parked;"
@@ -89,5 +87,5 @@ def test_a_refusal_says_what_the_result_says_on_one_line() -> None:
 
 
 def test_an_event_that_lacks_everything_is_no_crash() -> None:
-    for kind in ("opened", "wave_began", "wave_ended", "soaking", "closed", "refused", "something new", ""):
+    for kind in ("opened", "wave_began", "wave_ended", "closed", "refused", "something new", ""):
         assert RolloutProgress().line({"event": kind}).text.startswith("rollout ")

@@ -104,3 +104,20 @@ def test_a_soak_is_never_longer_than_it_was_planned(run: RolloutRun, proven: flo
     record = begun(run, **{"2": DONE, "4": FAILED})
     record.waves[0].proven = proven
     assert run.soaks(record, "north") == (["site-0002"], until)
+
+
+def test_what_a_run_has_claimed_for_something_else_is_not_taken_for_this(run: RolloutRun) -> None:
+    keys = run.claim(what="keys", reason="laptop lost")
+    stage: dict[str, Any] = {"sites": {}, "unsettled_sites": []}
+    other = step(run, rollout="", what="configuration", reason="", sites=[], stage=stage)
+    claimed: list[str] = []
+    take = run.claim
+
+    def claim(**words: Any) -> str:
+        claimed.append(str(words["what"]))
+        return take(**words)
+
+    run.claim = claim  # type: ignore[method-assign]
+    other.opened()
+    assert claimed == ["configuration"]
+    assert keys.endswith("-keys")
