@@ -317,7 +317,8 @@ class Rollout:
     def why(self) -> str:
         """Why it is not finished; nothing when it is."""
         if self.outcome == OPEN:
-            return f"{_sites(self.count(WAITING))} to go, not in this run"
+            to_go = f"{_sites(self.count(WAITING))} to go"
+            return f"its last run was cut off, {to_go}" if self.ended is None else f"{to_go}, not in this run"
         return self.halts[-1].why if self.outcome != FINISHED and self.halts else ""
 
     def is_done(self, site: str) -> bool:

@@ -29,7 +29,7 @@ EXIT_CODES: Final = {
     0: "all went as planned",
     2: "sites failed",
     3: "halted by a gate, or waits for somebody",
-    4: "locked: another rollout or operator is at work",
+    4: "locked: another rollout is at work, or is not finished",
 }
 # A site that no wave names is still in the report.
 NO_WAVE: Final = "in no wave"

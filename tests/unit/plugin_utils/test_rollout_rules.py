@@ -289,3 +289,10 @@ def test_a_run_in_which_nobody_has_a_turn_is_measured_by_the_budget_too(unreacha
     assert [(one.wave, one.why) for one in rollout.halts] == (
         [("canary", "5 sites could not be reached, the budget for that is 4")] if outcome == "halted" else []
     )
+
+
+def test_a_rollout_that_waits_says_whether_its_run_was_cut_off_or_left_somebody_out() -> None:
+    rollout = begun()
+    assert rollout.why == "its last run was cut off, 5 sites to go"
+    rollout.close(now=NOW)
+    assert rollout.why == "5 sites to go, not in this run"
