@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from string import Template
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,45 @@ def client_config(*, text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not CLIENT_OURS.match(line)) + "\n"
 
 
+# The story's pair: one daemon for every site, the options its author names. The server's files are the product's own,
+# so its network, its certificates and its fixed addresses stay; what 2.6 does not start with (none of these) would go.
+STORY_GONE = re.compile(r"^(tls-crypt-v2-verify|client-config-dir|mssfix|connect-freq|persist-key|allow-compression)\b")
+STORY_BOTH = ["fragment 1200", "mssfix", "allow-compression yes", "comp-lzo", "persist-key"]
+
+
+def story_server_config(*, text: str, name: str) -> str:
+    """The story's daemon as it was on the morning of the panic: before `connect-freq` was tried."""
+    lines = [line for line in server_config(text=text, name=name).splitlines() if not STORY_GONE.match(line)]
+    lines = ["keepalive 60 300" if line == "keepalive 10 60" else line for line in lines]
+    lines += [f"client-config-dir {PLACE}/ccd", *STORY_BOTH]
+    return "\n".join(lines) + "\n"
+
+
+def story_client_config(*, text: str, port: str) -> str:
+    """A site of the story: no timer at all, and one port for everybody."""
+    lines = [line for line in client_config(text=text).splitlines() if not STORY_GONE.match(line)]
+    lines = [re.sub(r"^(remote \S+) \d+", rf"\1 {port}", line) for line in lines]
+    return "\n".join([*lines, *STORY_BOTH]) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flavour:
+    """What takes the product's place: how its daemons and clients are configured, and whether one daemon is all."""
+
+    name: str
+    server: Callable[..., str]
+    client: Callable[..., str]
+    single: bool = False
+
+
+def _client_as_is(*, text: str, port: str) -> str:  # noqa: ARG001 - every site keeps the port of its instance
+    return client_config(text=text)
+
+
+DEFAULTS = Flavour(name="stock", server=server_config, client=_client_as_is)
+STORY = Flavour(name="story", server=story_server_config, client=story_client_config, single=True)
+
+
 def keepalived_config(*, template: str, owner: bool, vips: Mapping[str, str], ids: Mapping[str, int]) -> str:
     """What a page of keepalived's manual shows."""
     instances = "".join(
@@ -77,15 +117,39 @@ def write(host: str, path: str, text: str, *, mode: str = "0644") -> None:
     subprocess.run(command, input=text, text=True, check=True, capture_output=True, timeout=60)
 
 
+# One daemon gets the sites of all: their client-config files, and their routes on its device. What was is kept.
+_GATHER = """
+mkdir -p {place}/ccd
+for conf in /etc/openvpn/server/{first}.conf $(for name in {others}; do echo /etc/openvpn/server/$name.conf; done); do
+  cp -a "$(sed -n 's/^client-config-dir //p' $conf)"/. {place}/ccd/
+done
+for name in {others}; do
+  ip -4 route show dev $name | sed 's/ linkdown//' >{place}/routes.$name
+  while read -r route; do ip route replace $route dev {first} || exit 1; done <{place}/routes.$name
+done
+"""
+_MOVE_BACK = """
+for name in {others}; do
+  [ ! -f {place}/routes.$name ] ||
+    while read -r route; do ip route replace $route dev $name || exit 1; done <{place}/routes.$name
+done
+"""
+
+
 class Stock:
     """Puts the stock configuration in the product's place, and takes it away again."""
 
-    def __init__(self, *, view: FleetView, ids: Mapping[str, int], templates: Path, owner: str) -> None:
+    def __init__(
+        self, *, view: FleetView, ids: Mapping[str, int], templates: Path, owner: str, flavour: Flavour = DEFAULTS
+    ) -> None:
         self.view = view
+        self.flavour = flavour
         self.ids = ids
         self.templates = templates
         self.owner = owner
         self.instances = sorted(set(view.instances.values()))
+        self.daemons = self.instances[:1] if flavour.single else self.instances
+        self._port = scene.must(owner, f"sed -n 's/^port //p' /etc/openvpn/server/{self.instances[0]}.conf").strip()
 
     def unit(self, instance: str) -> str:
         """The unit of a stock daemon."""
@@ -107,8 +171,10 @@ class Stock:
     def take_away(self) -> None:
         """Leave nothing of it; the product's units start again with the next boot or playbook, or here."""
         for host in scene.GATEWAYS:
-            daemons = " ".join(self.unit(name) for name in self.instances)
+            daemons = " ".join(self.unit(name) for name in self.daemons)
             scene.on(host, f"systemctl disable --now {KEEPALIVED}; systemctl stop {daemons}", seconds=120)
+            if self.flavour.single:
+                scene.must(host, _MOVE_BACK.format(place=PLACE, others=" ".join(self.instances[1:])))
             files = f"{PLACE} /etc/systemd/system/{KEEPALIVED}.service /etc/openvpn/server/stock-*.conf"
             scene.on(host, f"rm -rf {files} /etc/systemd/system/*.service.d/{DROP_IN}; systemctl daemon-reload")
         self._each_site(self._client_back)
@@ -147,10 +213,14 @@ class Stock:
         for unit in self._ours(host):
             drop_in = f"/etc/systemd/system/{unit}.d/{DROP_IN}"
             write(host, drop_in, f"[Unit]\nConditionPathExists=!{MARKER}\n")
-        for name in self.instances:
+        for name in self.daemons:
             text = scene.must(host, f"cat /etc/openvpn/server/{name}.conf")
-            write(host, f"/etc/openvpn/server/stock-{name}.conf", server_config(text=text, name=f"stock-{name}"))
-        units = " ".join(self.unit(name) for name in self.instances)
+            text = self.flavour.server(text=text, name=f"stock-{name}")
+            write(host, f"/etc/openvpn/server/stock-{name}.conf", text)
+        if self.flavour.single:
+            names = {"place": PLACE, "first": self.instances[0], "others": " ".join(self.instances[1:])}
+            scene.must(host, _GATHER.format(**names))
+        units = " ".join(self.unit(name) for name in self.daemons)
         write(host, f"{PLACE}/up", f"#!/bin/sh\nexec systemctl start {units}\n", mode="0755")
         write(host, f"{PLACE}/down", f"#!/bin/sh\nexec systemctl stop {units}\n", mode="0755")
         template = (self.templates / "keepalived.conf").read_text(encoding="utf-8")
@@ -162,7 +232,7 @@ class Stock:
 
     def _client(self, site: str) -> None:
         text = scene.must(site, "cat /etc/spokewright/current/client.conf")
-        write(site, "/etc/openvpn/client/stock.conf", client_config(text=text), mode="0600")
+        write(site, "/etc/openvpn/client/stock.conf", self.flavour.client(text=text, port=self._port), mode="0600")
         scene.must(site, f"systemctl stop openvpn-client@spokewright && systemctl start {CLIENT}")
 
     def _client_back(self, site: str) -> None:
@@ -180,7 +250,7 @@ class Stock:
             self._unfence(host)
             scene.must(host, f"systemctl start {KEEPALIVED}", seconds=30)
         scene.wait_owner(self.view, wanted=self.owner, seconds=30)
-        daemons = " ".join(self.unit(name) for name in self.instances)
+        daemons = " ".join(self.unit(name) for name in self.daemons)
         scene.must(self.owner, f"systemctl restart {daemons}", seconds=60)
         scene.must(scene.other(self.owner), f"systemctl stop {daemons}", seconds=60)
         self.restart_sites()

@@ -55,12 +55,19 @@ class Stream:
     rtt: array.array[float] = field(default_factory=lambda: array.array("d"))
     last: float = 0.0
 
+    def due(self, now: float, *, calm: float) -> bool:
+        """Whether it is worth a probe: one that answers is left in peace, one that has missed an answer is not."""
+        return not self.sent or now - self.sent[-1] >= calm or now - self.last > calm + SILENT_SECONDS
+
 
 class Schedule:
-    """Streams whose probes are spread evenly over the interval."""
+    """Streams whose probes are spread evenly over the interval; with `calm`, those that answer get fewer."""
 
-    def __init__(self, *, streams: list[Stream], interval: float, first: int, identifier: int) -> None:
+    def __init__(
+        self, *, streams: list[Stream], interval: float, first: int, identifier: int, calm: float = 0.0
+    ) -> None:
         self.streams = streams
+        self.calm = calm
         self.step = interval / max(1, len(streams))
         self.first = first
         self.identifier = identifier
@@ -74,15 +81,17 @@ class Schedule:
         while self.streams and self.due <= now:
             index = self.turn % len(self.streams)
             stream = self.streams[index]
-            packet = packets.echo_request(
-                identifier=self.identifier, stream=self.first + index, number=len(stream.sent)
-            )
-            stream.sent.append(time.monotonic())
-            stream.rtt.append(-1.0)
-            with contextlib.suppress(OSError):
-                stream.link.sendto(packet, (stream.target, 0))
+            if stream.due(now, calm=self.calm):
+                self._probe(stream, number=self.first + index)
             self.turn += 1
             self.due += self.step
+
+    def _probe(self, stream: Stream, *, number: int) -> None:
+        packet = packets.echo_request(identifier=self.identifier, stream=number, number=len(stream.sent))
+        stream.sent.append(time.monotonic())
+        stream.rtt.append(-1.0)
+        with contextlib.suppress(OSError):
+            stream.link.sendto(packet, (stream.target, 0))
 
 
 class Holdings:
@@ -199,9 +208,16 @@ class Watcher:
         forward = [self._stream(one, "core->site") for one in plan["forward"]]
         backward = [self._stream(one, "site->core") for one in plan["backward"]]
         self.streams = forward + backward
+        self.calm = plan["calm"]
         self.schedules = [
-            Schedule(streams=forward, interval=plan["interval"], first=0, identifier=self.identifier),
-            Schedule(streams=backward, interval=plan["back_interval"], first=len(forward), identifier=self.identifier),
+            Schedule(streams=forward, interval=plan["interval"], first=0, identifier=self.identifier, calm=self.calm),
+            Schedule(
+                streams=backward,
+                interval=plan["back_interval"],
+                first=len(forward),
+                identifier=self.identifier,
+                calm=self.calm,
+            ),
         ]
         vips = set(plan["vips"])
         self.holdings = [
@@ -276,7 +292,7 @@ class Watcher:
                         self.readers[handle]()
 
     def _say(self, now: float) -> None:
-        silent = [f"{one.site} {one.direction}" for one in self.streams if one.last < now - SILENT_SECONDS]
+        silent = [f"{one.site} {one.direction}" for one in self.streams if one.last < now - SILENT_SECONDS - self.calm]
         events = sorted(event for holding in self.holdings for event in holding.events)
         # Events may come in late for a moment already told, so the reader gets them all; there are few.
         print(json.dumps({"now": now, "silent": silent, "events": events}), flush=True)

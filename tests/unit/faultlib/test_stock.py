@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faultlib.stock import client_config, keepalived_config, server_config
+from faultlib.stock import client_config, keepalived_config, server_config, story_client_config, story_server_config
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "bench" / "failover_stock" / "keepalived.conf"
 
@@ -44,3 +44,22 @@ def test_one_is_the_master_and_adverts_are_keepaliveds_own() -> None:
     assert "virtual_router_id 20" in master
     assert "198.19.0.1" in master
     assert "$" not in master
+
+
+def test_the_storys_daemon_serves_everybody_and_has_its_options() -> None:
+    text = "dev tun0\nkeepalive 2 6\nclient-config-dir /c/tun0/ccd\ntls-crypt-v2-verify /v\nmssfix 1400 mtu\nrcvbuf 9\n"
+
+    found = story_server_config(text=text, name="stock-tun0").splitlines()
+
+    assert found[:3] == ["dev tun0", "keepalive 60 300", "management /run/openvpn-server/stock-tun0.sock unix"]
+    assert "client-config-dir /etc/spokewright-bench/ccd" in found
+    assert not [line for line in found if line.startswith(("tls-crypt-v2-verify", "rcvbuf", "connect-freq"))]
+
+
+def test_every_site_of_the_story_asks_at_the_same_port() -> None:
+    text = "allow-compression no\n<connection>\nremote 198.19.0.1 1195 udp4\nserver-poll-timeout 4\n</connection>\n"
+
+    found = story_client_config(text=text, port="1194").splitlines()
+
+    assert found[:3] == ["<connection>", "remote 198.19.0.1 1194 udp4", "</connection>"]
+    assert "fragment 1200" in found

@@ -1,0 +1,189 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a storm costs: half-open sessions, dropped packets, processor time, memory; read from outside the hosts.
+
+Everything is read through /proc of this machine, so a gateway that is busy or frozen does not slow the reading down;
+only the sessions are asked for, at the daemons' management sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ansible_collections.spokewright.fleet.plugins.module_utils.management import UNDEF, Management, ManagementError
+from lablib import processes
+from lablib import state as states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SAMPLE_SECONDS = 1.0
+# A daemon that does not answer within this is left out of the sample: it is the storm that is looked at, not it.
+ANSWER_SECONDS = 0.5
+# What a gateway runs because of us, by the program's name.
+OURS = ("openvpn", "keepalived", "python3", "bgpd", "ospfd", "zebra", "mgmtd", "staticd", "bfdd", "watchfrr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Both gateways at one moment: sessions, half-open ones among them, and counters since boot."""
+
+    when: float
+    clients: int
+    half_open: int
+    drops: int
+    packets: int
+    busy: float
+
+
+@dataclass(kw_only=True)
+class Account:
+    """Reads the gateways once a second while it is entered; daemons' processor time survives their end."""
+
+    gateways: tuple[str, ...]
+    network: str
+    samples: list[Sample] = field(default_factory=list)
+    _daemons: dict[tuple[int, int], float] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self.samples.append(self._sample())
+            self._stop.wait(max(0.0, began + SAMPLE_SECONDS - time.monotonic()))
+
+    def _sample(self) -> Sample:
+        clients = half_open = drops = packets = 0
+        for host in self.gateways:
+            init = init_of(host)
+            if init is None:
+                continue
+            for one in daemons(init):
+                with contextlib.suppress(OSError, ValueError):
+                    self._daemons[one, started(one)] = cpu(one)
+            for path in sorted(Path(f"/proc/{init}/root/run/openvpn-server").glob("*.sock")):
+                names = sessions(path)
+                clients += len(names)
+                half_open += names.count(UNDEF)
+            drops += udp_drops(init)
+            packets += received(init, self.network)
+        return Sample(
+            when=time.monotonic(), clients=clients, half_open=half_open, drops=drops, packets=packets, busy=busy()
+        )
+
+    def daemons_cpu(self) -> float:
+        """Seconds of processor time of every daemon that was seen, since each began."""
+        return sum(self._daemons.values())
+
+
+def init_of(host: str) -> int | None:
+    """The pid of a lab host's first process, or None without power."""
+    init = states.require().hosts[host].init
+    return init.pid if init is not None and processes.alive(init) else None
+
+
+def daemons(init: int, *, program: str = "openvpn") -> Iterator[int]:
+    """The host's services that run this program."""
+    for pid, name in services(init):
+        if name == program:
+            yield pid
+
+
+def services(init: int) -> Iterator[tuple[int, str]]:
+    """Pid and program of every child of a host's first process."""
+    with contextlib.suppress(OSError):
+        for word in Path(f"/proc/{init}/task/{init}/children").read_text(encoding="ascii").split():
+            with contextlib.suppress(OSError):
+                yield int(word), Path(f"/proc/{word}/comm").read_text(encoding="utf-8").strip()
+
+
+def cpu(pid: int) -> float:
+    """Seconds of processor time of a process."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+
+
+def started(pid: int) -> int:
+    """When a process began, in the kernel's ticks: pids are used again."""
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+
+
+def clients_cpu(sites: Iterable[str]) -> float:
+    """Seconds of processor time of all sites' clients since each began."""
+    total = 0.0
+    for site in sites:
+        init = init_of(site)
+        for pid in daemons(init) if init is not None else ():
+            with contextlib.suppress(OSError):
+                total += cpu(pid)
+    return total
+
+
+def sessions(path: Path) -> list[str]:
+    """The common names of a daemon's sessions; none when it does not answer at once."""
+    try:
+        with Management(str(path), timeout=ANSWER_SECONDS) as management:
+            return [client.common_name for client in management.status().clients]
+    except (ManagementError, OSError):
+        return []
+
+
+def udp_drops(init: int) -> int:
+    """Packets that found a socket's buffer full, in that host's network, since each socket was opened."""
+    try:
+        lines = Path(f"/proc/{init}/net/udp").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        return 0
+    return sum(int(line.split()[-1]) for line in lines)
+
+
+def received(init: int, interface: str) -> int:
+    """Packets that came in by that interface since the host's boot."""
+    try:
+        lines = Path(f"/proc/{init}/net/dev").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[2]) for line in lines if line.strip().startswith(f"{interface}:")), 0)
+
+
+def busy() -> float:
+    """Seconds of processor time the whole machine has used."""
+    words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    ticks = [int(word) for word in words]
+    return (sum(ticks) - ticks[3] - ticks[4]) / 100
+
+
+def memory(host: str) -> dict[str, float]:
+    """MB of memory of what runs on a gateway because of us, by program: shared pages are shared out."""
+    init = init_of(host)
+    found: dict[str, float] = {}
+    for pid, name in tree(init) if init is not None else ():
+        if name in OURS:
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+                kb = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+                found[name] = found.get(name, 0.0) + kb / 1024
+    return found
+
+
+def tree(pid: int) -> Iterator[tuple[int, str]]:
+    """Every process below that one."""
+    for child, name in services(pid):
+        yield child, name
+        yield from tree(child)

@@ -1,0 +1,287 @@
+# Copyright: Spokewright maintainers
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make a storm in the lab and measure it: every site loses its tunnel at once, and how long until all are back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import account, holders, pair, scene, stock, storm_rows
+from .measure import Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .fleet_view import FleetView
+    from .measure import Record
+
+JUNK = Path(__file__).resolve().parent / "junk.py"
+JUNK_RATE = 10_000
+BASE_PORT = 1194
+# Entering 400 hosts one after another takes longer than this machine needs for the work itself.
+HANDS = 8
+STEADY_SECONDS = 180
+# The sites' clients start by their own clocks, all at the same moment; so long before it they are told.
+ALARM_SECONDS = 45
+LOOKED_BEFORE = 4.0
+END_SECONDS = 1.2
+
+
+class StormError(Exception):
+    """The comparison would be void."""
+
+
+class Side:
+    """The product as the playbooks build it."""
+
+    name = "ours"
+    client = "openvpn-client@spokewright"
+    timers = "site"
+
+    def __init__(self, *, view: FleetView, wait: float) -> None:
+        self.view = view
+        self.wait = wait
+
+    def before(self) -> str:
+        """Whole; returns the owner."""
+        scene.mend_all()
+        pair.wait_whole(self.view, seconds=180)
+        return scene.wait_owner(self.view, seconds=30)
+
+    def daemons(self) -> list[str]:
+        """Their units."""
+        return [f"openvpn-server@{name}" for name in sorted(set(self.view.instances.values()))]
+
+    def serving(self, host: str) -> bool:
+        """Whether this gateway has its daemons up after a boot."""
+        return scene.on(host, f"systemctl is-active {' '.join(self.daemons())}").status == 0
+
+    def configuration(self, owner: str) -> dict[str, object]:
+        """The options that decide how a storm goes, as the owner's daemons have them now."""
+        units = self.daemons()
+        text = scene.must(owner, f"cat /etc/openvpn/server/{units[0].partition('@')[2]}.conf")
+        options = {words[0]: words[1:] for line in text.splitlines() if (words := line.split()) and words[0] != "push"}
+        return {
+            "name": self.name,
+            "sites": len(self.view.lans),
+            "daemons": len(units),
+            "keepalive": [int(word) for word in options["keepalive"]],
+            "connect_freq": options.get("connect-freq"),
+            "connect_freq_initial": options.get("connect-freq-initial", ["100", "10"]),
+            "rcvbuf": options.get("rcvbuf", [None])[0],
+            "timers": self.timers,
+        }
+
+    def own_sites(self) -> set[str]:
+        """The sites of the daemon that is frozen."""
+        first = min(self.view.instances.values())
+        return {site for site, instance in self.view.instances.items() if instance == first}
+
+
+class OtherSide(Side):
+    """A configuration that took the product's place."""
+
+    client = stock.CLIENT
+    timers = "default"
+
+    def __init__(self, *, view: FleetView, wait: float, other: stock.Stock) -> None:
+        super().__init__(view=view, wait=wait)
+        self.name = other.flavour.name
+        self._other = other
+
+    def before(self) -> str:
+        """As it was put there, with every client begun anew."""
+        self._other.reset()
+        return self._other.owner
+
+    def daemons(self) -> list[str]:
+        """Their units."""
+        return [self._other.unit(name) for name in self._other.daemons]
+
+    def own_sites(self) -> set[str]:
+        """Of the story's one daemon: all."""
+        return set(self.view.lans) if self._other.flavour.single else super().own_sites()
+
+
+class Storm:
+    """One fleet, one side, scene after scene."""
+
+    def __init__(self, *, view: FleetView, folder: Path) -> None:
+        self.view = view
+        self.folder = folder
+        self.owner = scene.GATEWAYS[0]
+
+    def lap(self, *, side: Side, row: storm_rows.Scene) -> storm_rows.Result:
+        """Make one scene and see it through."""
+        owner = self.owner = side.before()
+        self._steady(side)
+        out = self.folder / f"{side.name}-{row.name}.raw.json"
+        with scene.everything_back(), account.Account(gateways=scene.GATEWAYS, network="fr0") as costs:
+            early = self._prepare(side=side, row=row, owner=owner)
+            with Measurement(view=self.view, out=out, storm=True) as measurement, self._flood(row) as flood:
+                time.sleep(LOOKED_BEFORE)
+                clients = account.clients_cpu(self.view.lans)
+                before = costs.daemons_cpu()
+                fault = self._make(side=side, row=row, owner=owner, alarm=early, measurement=measurement)
+                measurement.wait_steady(seconds=side.wait, after=2.0)
+                spent = account.clients_cpu(self.view.lans) - clients
+                time.sleep(END_SECONDS)
+                record = measurement.stop()
+            out.unlink()
+        note = f"VIP after {moved(record, self.view, owner, fault):.2f} s" if row.kind == "owner-dead" else ""
+        if flood:
+            note = f"{flood['sent'] / flood['seconds']:.0f} first packets/s"
+        cpu = (costs.daemons_cpu() - before, spent)
+        return self._judge(side=side, row=row, record=record, fault=fault, costs=costs, cpu=cpu, note=note)
+
+    def _steady(self, side: Side) -> None:
+        """Nothing is measured before every site answers."""
+        with Measurement(view=self.view, out=self.folder / "steady.json", storm=True) as measurement:
+            if not measurement.wait_steady(seconds=max(side.wait, STEADY_SECONDS)):
+                raise StormError(f"{side.name}: before it there is no answer: {measurement.silent()[:10]}")
+
+    def _prepare(self, *, side: Side, row: storm_rows.Scene, owner: str) -> float:
+        """What takes long and comes before the looking: outages, and sleeping clients. Returns the alarm's time."""
+        if row.kind == "outage":
+            for host in (scene.other(owner), owner):
+                scene.kill(host)
+            time.sleep(row.seconds)
+        if row.kind == "all-start":
+            self._each_site(f"systemctl stop {side.client}")
+            wall = math.ceil(time.time() + ALARM_SECONDS)
+            when = time.monotonic() + wall - time.time()
+            self._each_site(
+                f"systemd-run --quiet --collect --unit=storm-alarm --on-calendar=@{wall} "
+                f"--timer-property=AccuracySec=1ms systemctl --no-block start {side.client}"
+            )
+            if time.monotonic() > when - LOOKED_BEFORE - 1:
+                raise StormError(f"telling the sites took longer than {ALARM_SECONDS} s: their clients start apart")
+            time.sleep(when - time.monotonic() - LOOKED_BEFORE - 1)
+            return when
+        return 0.0
+
+    def _make(self, *, side: Side, row: storm_rows.Scene, owner: str, alarm: float, measurement: Measurement) -> float:
+        """The fault itself; returns when it was, or, after an outage, when the gateway that returned could serve."""
+        if row.kind == "owner-dead":
+            when = scene.kill(owner)
+            measurement.power_lost(owner, at=when)
+            return when
+        if row.kind == "outage":
+            return self._returned(side=side, owner=owner, measurement=measurement)
+        if row.kind == "all-start":
+            return alarm
+        if row.kind == "frozen":
+            unit = side.daemons()[0]
+            when = scene.signal_instance(owner, "STOP", unit.partition("@")[2])
+            time.sleep(row.seconds)
+            # A daemon that was ended and started meanwhile is another process and is not frozen.
+            scene.on(owner, "pkill -CONT -x openvpn")
+            return when
+        # A stock standby runs none: they are started on promotion.
+        hosts = scene.GATEWAYS if side.name == "ours" else (owner,)
+        line = f"pkill -KILL -x openvpn; systemctl start {' '.join(side.daemons())}"
+        when = time.monotonic()
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(lambda host: scene.must(host, line), hosts))
+        return when
+
+    def _returned(self, *, side: Side, owner: str, measurement: Measurement) -> float:
+        """Give the gateway its power back; the last moment at which it could not yet have served a site."""
+        began = last = time.monotonic()
+        scene.boot(owner)
+        while True:
+            looked = time.monotonic()
+            if all(measurement.holders_now(vip) for vip in self.view.vips.values()) and side.serving(owner):
+                return last
+            last = looked
+            if looked - began > side.wait:
+                raise StormError(f"{owner} has power and does not serve after {side.wait:.0f} s")
+            time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def _flood(self, row: storm_rows.Scene) -> Iterator[dict[str, float]]:
+        """First packets of nobody while the scene lasts; what was really sent is filled in at the end."""
+        told: dict[str, float] = {}
+        if not row.flood:
+            yield told
+            return
+        ports = [BASE_PORT + number for number in range(len(set(self.view.instances.values())))]
+        plan = {
+            "host": max(self.view.lans),
+            "target": self.view.outside_vip,
+            "ports": ports,
+            "kind": row.flood,
+            "rate": JUNK_RATE,
+        }
+        sender = subprocess.Popen([sys.executable, str(JUNK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            assert sender.stdin is not None  # noqa: S101 - it was asked for
+            sender.stdin.write(json.dumps(plan))
+            sender.stdin.close()
+            sender.stdin = None
+            yield told
+        finally:
+            sender.terminate()
+            said, _nothing = sender.communicate(timeout=30)
+            told.update(json.loads(said or "{}"))
+
+    def _judge(
+        self,
+        *,
+        side: Side,
+        row: storm_rows.Scene,
+        record: Record,
+        fault: float,
+        costs: account.Account,
+        cpu: tuple[float, float],
+        note: str,
+    ) -> storm_rows.Result:
+        wanted = side.own_sites() if row.kind == "frozen" else set(self.view.lans)
+        back = {
+            one.site: one.again if one.goes_on else math.inf
+            for one in record.figures(fault=fault)
+            if one.site in wanted
+        }
+        end = fault + max((when for when in back.values() if when < math.inf), default=0.0)
+        during = [one for one in costs.samples if fault - 2 <= one.when <= end + 2]
+        first, last = during[0], during[-1]
+        seconds = max(last.when - first.when, 0.001)
+        return storm_rows.Result(
+            side=side.name,
+            scene=row.name,
+            back=back,
+            waited=record.ended - fault,
+            half_open=max(one.half_open for one in during),
+            drops=max(0, max(one.drops for one in during) - first.drops),
+            packets=max(0, max(one.packets for one in during) - first.packets),
+            cpu_daemons=cpu[0],
+            cpu_clients=cpu[1],
+            cpu_machine=last.busy - first.busy,
+            busy=(last.busy - first.busy) / seconds / processors(),
+            note=note,
+        )
+
+    def _each_site(self, script: str) -> None:
+        with ThreadPoolExecutor(max_workers=HANDS) as pool:
+            list(pool.map(lambda site: scene.must(site, script), self.view.lans))
+
+
+def moved(record: Record, view: FleetView, owner: str, fault: float) -> float:
+    """Seconds until the last virtual address was with the other gateway."""
+    to = scene.other(owner)
+    return max(holders.moved_at(record.events, vip=vip, to=to, after=fault) for vip in view.vips.values()) - fault
+
+
+def processors() -> int:
+    """How many this machine has."""
+    text = Path("/proc/stat").read_text(encoding="ascii")
+    return sum(line.startswith("cpu") for line in text.splitlines()) - 1
