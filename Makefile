@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 CASE ?=
 LONG ?=
 RUNS ?=
+STORM ?=
 export SPOKEWRIGHT_LONG := $(LONG)
 export RUNS
 # PYTHON=python3.12 chooses the interpreter .venv is made with (3.11 to 3.13); unset means python3.
@@ -25,7 +26,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test lint unit loopback molecule e2e fault failover sanity bench lab-down docs lock clean venv system
+.PHONY: help demo test lint unit loopback molecule e2e fault failover storm sanity bench lab-down docs lock clean venv system
 .PHONY: browser ready
 
 help: ## list the commands
@@ -62,8 +63,11 @@ failover: ready ## each fault of the pair once, timed against targets that are d
 sanity: venv ## ansible-test sanity on the built collection
 	@tools/sanity
 
-bench: ready ## benchmarks, each against its alternative, as ratios
-	@set -e; for bench in bench/*; do \
+storm: ready ## every site of 40 loses its tunnel at once, timed against targets that are doubled for a busy machine
+	@bench/storm --sites 40 --quick --slack 2
+
+bench: ready ## benchmarks, each against its alternative, as ratios (STORM=400: only the storm, with so many sites)
+	@set -e; if [ -n "$(STORM)" ]; then exec bench/storm --sites $(STORM); fi; for bench in bench/*; do \
 	  if [ -f "$$bench" ] && [ -x "$$bench" ]; then printf '\n==> %s\n' "$$bench"; "$$bench"; fi; done
 
 lab-down: ## power off the lab and leave nothing of it behind

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +23,8 @@ from . import fleet_view, pair, scene
 from .measure import MeasureError, Measurement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .fleet_view import FleetView
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +32,8 @@ PLAN = paths.INVENTORY / "lab.fleet.yml"
 STEADY_SECONDS = 30
 # So many are not asked fifty times a second whether they are there.
 MANY_SITES = 100
+CHANGED = re.compile(r"\bok=\d+ +changed=(\d+)")
+SLOWEST = 6
 
 
 class ReadyError(Exception):
@@ -47,25 +55,51 @@ def working(*, view: FleetView, logs: Path) -> bool:
         return measurement.wait_steady(seconds=STEADY_SECONDS)
 
 
-def site_playbook() -> None:
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a playbook: how long, how many changes it reported, and its slowest tasks in seconds."""
+
+    seconds: float
+    changed: int
+    slowest: list[tuple[float, str]]
+
+
+def site_playbook() -> Run:
     """Bring everything to what the plan says."""
     command = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", str(PLAN), str(ROOT / "playbooks/site.yml")]
-    done = subprocess.run(
+    began = time.monotonic()
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
-        check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8"},
     )
-    if done.returncode:
-        raise ReadyError(f"site.yml ended with {done.returncode}:\n{done.stdout[-3000:]}")
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    heads: list[tuple[float, str]] = []
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(("TASK [", "RUNNING HANDLER [", "PLAY RECAP")):
+            heads.append((time.monotonic(), line.partition("[")[2].partition("]")[0]))
+    if process.wait():
+        raise ReadyError(f"site.yml ended with {process.returncode}:\n{''.join(lines)[-3000:]}")
+    return Run(
+        seconds=time.monotonic() - began,
+        changed=sum(int(number) for line in lines for number in CHANGED.findall(line)),
+        slowest=sorted(
+            ((after - when, name) for (when, name), (after, _next) in itertools.pairwise(heads)), reverse=True
+        )[:SLOWEST],
+    )
 
 
-def make_ready(*, sites: int, logs: Path, at_least: bool) -> FleetView:
-    """A working fleet of that many sites (or more, when a larger one is there and that will do)."""
+def make_ready(*, sites: int, logs: Path, at_least: bool, told: Callable[[Run], None] = lambda _run: None) -> FleetView:
+    """A working fleet of that many sites (or more, when a larger one is there and that will do).
+
+    `told` is called with the run of site.yml, when there has to be one.
+    """
     state = states.load()
     if state is not None and (state.sites == sites or (at_least and state.sites > sites)):
         try:
@@ -84,7 +118,7 @@ def make_ready(*, sites: int, logs: Path, at_least: bool) -> FleetView:
     )
     if done.returncode:
         raise ReadyError(done.stdout.strip())
-    site_playbook()
+    told(site_playbook())
     view = load_view()
     if not working(view=view, logs=logs):
         raise ReadyError(f"after site.yml the fleet does not work: {'; '.join(pair.problems(view)) or 'silent sites'}")
