@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 BOTH_ROLES = pytest.mark.parametrize("owner", ["gw1", "gw2"])
 # No playbook run, no case may take longer: a measurement that hangs is a failure.
 TIMEOUT = pytest.mark.timeout(900)
+
+# Roles of a case that takes minutes: none in the short form of a run.
+IN_LONG = ("",) if os.environ.get("SPOKEWRIGHT_LONG") else ()
 
 
 def case(name: str, *, short: str = "") -> pytest.MarkDecorator:

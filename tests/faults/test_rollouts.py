@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from faults.cases import IN_LONG
 from faults.test_rotation import HELD_UP, SEED, SITES_FAILED, rotated
 from integration.labtools import (
     PLAN,
@@ -128,7 +129,7 @@ def test_a_rotation_that_is_given_up_half_way_leaves_every_site_on_a_key_it_has_
     assert fleet("ledger", "verify").status == 0
 
 
-@pytest.mark.case("rollout-unreachable", short=("",))
+@pytest.mark.case("rollout-unreachable", short=IN_LONG)
 def test_more_unreachable_sites_than_the_budget_halt_it_before_anybody_is_changed() -> None:
     wait_pair()
     before = {site: epoch for site, (epoch, _state) in newest_keys().items()}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from faults.cases import IN_LONG
 from integration.labtools import (
     Run,
     begin,
@@ -139,7 +140,7 @@ def test_a_canary_that_does_not_come_back_stops_the_rotation_and_goes_back_by_it
     rotated(before)
 
 
-@pytest.mark.case("rotation-unreachable", short=("",))
+@pytest.mark.case("rotation-unreachable", short=IN_LONG)
 def test_a_site_that_cannot_be_reached_is_left_for_the_next_run_and_holds_up_nobody() -> None:
     wait_pair()
     before = epochs()

@@ -23,6 +23,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import fingerprint
 from faultlib.measure import Measurement
 from faultlib.ready import load_view
+from faults.cases import IN_LONG
 from integration.labtools import (
     PLAN,
     ROOT,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 SITES = int(os.environ.get("SPOKEWRIGHT_ROTATION_SITES") or 5)
 LONGEST_SECONDS = 6.0
 # Each takes some minutes: by its name, or with `make e2e LONG=1`.
-IN_LONG = ("",) if os.environ.get("SPOKEWRIGHT_LONG") else ()
 RUNS = int(os.environ.get("RUNS") or 2)
 SEED = int(os.environ.get("SEED") or time.time())
 ALL = [f"site-{number:04}" for number in range(1, SITES + 1)]

@@ -144,13 +144,22 @@ def up() -> set[str]:
     return {site["id"] for site in status()["sites"] if site["verdict"] == "up"}
 
 
+# What a site that did not come back has to say for itself.
+CLIENTS_WORDS = (
+    "ls -l /etc/spokewright /etc/spokewright/generations 2>&1; systemctl status --no-pager openvpn-client@spokewright;"
+    " journalctl --no-pager --boot -n 80"
+)
+
+
 def wait_up(sites: set[str], *, seconds: float) -> None:
     """Wait until these sites are up, by themselves."""
     deadline = time.monotonic() + seconds
     while not sites <= (found := up()) and time.monotonic() < deadline:
         time.sleep(1)
-    assert sites <= found, (
-        f"without a tunnel after {seconds:.0f} s, and without the controller: {sorted(sites - found)}"
+    missing = sorted(sites - found)
+    assert not missing, (
+        f"without a tunnel after {seconds:.0f} s, and without the controller: {missing}\n"
+        f"{status()}\n{fleet('keys').output}\n{lab('run', missing[0], '--', 'sh', '-c', CLIENTS_WORDS).output}"
     )
 
 

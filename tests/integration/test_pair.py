@@ -131,6 +131,7 @@ def test_a_change_of_sites_restarts_nothing_and_moves_nothing() -> None:
     assert {site for site in after if after[site] != since[site]} <= {"site-0004"}
 
 
+@pytest.mark.long
 def test_a_change_that_restarts_daemons_moves_the_addresses_first() -> None:
     before, pids = owner(), daemon_pids()
 
