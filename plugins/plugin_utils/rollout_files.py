@@ -24,13 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
-    GIVEN_UP,
-    Control,
-    Rollout,
-    from_data,
-    to_data,
-)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout, from_data, to_data
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import GIVEN_UP, Control
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import iso
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import ID, refuse_id

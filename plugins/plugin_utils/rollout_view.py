@@ -14,7 +14,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report impor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Control, Rollout
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import Control
 
 
 def rollout_data(

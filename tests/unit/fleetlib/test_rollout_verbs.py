@@ -13,14 +13,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
-    DONE,
-    WAITING,
-    Rollout,
-    SiteLine,
-    WaveLine,
-)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import RolloutFiles
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import DONE, WAITING, SiteLine, WaveLine
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
 from fleetlib.cli import main
 from unit.plugin_utils.fleet_files import write_fleet

@@ -13,8 +13,9 @@ import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, Control, Halt, Rollout, SiteLine
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import RolloutFiles, RolloutLockedError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import FAILED, Control, Halt, SiteLine
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process
 from unit.plugin_utils.fleet_files import write_fleet
 
