@@ -172,14 +172,30 @@ class Rollout:
             if why:
                 return Halt(at=now, wave=earlier.name, why=why)
         why = self._too_many_parked() if turn else ""
-        if turn and not why and wave.approval and wave.name not in control.approved:
-            why = f"wave {wave.name} wants an approval: tools/fleet rollout approve {self.rollout} '{wave.name}'"
+        if wave.approval and not why:
+            why = self._wants_approval(wave, turn, control=control)
         return Halt(at=now, wave=wave.name, why=why) if why else None
 
     def _comes_first(self, wave: WaveLine) -> str:
         if self.turn(wave):
             return f"what became of wave {wave.name} could not be kept"
         return f"wave {wave.name} comes first, and who waits there is not in this run: {_some(self._waiting(wave))}"
+
+    def _wants_approval(self, wave: WaveLine, turn: Sequence[str], *, control: Control) -> str:
+        given = control.approved.get(wave.name)
+        more = [site for site in turn if given is None or site not in given.sites]
+        if not more:
+            return ""
+        how = f"tools/fleet rollout approve {self.rollout} '{wave.name}'"
+        if given is None:
+            return f"wave {wave.name} wants an approval: {how}"
+        return f"wave {wave.name} wants another approval, {given.by} has approved it without {_some(more)}: {how}"
+
+    def approved_by(self, wave: WaveLine, *, control: Control) -> str:
+        """Who has approved all that is still to be changed in a wave; nothing when nobody has."""
+        given = control.approved.get(wave.name)
+        to_do = [site for site in wave.sites if not self.is_done(site)]
+        return given.by if given is not None and set(to_do) <= set(given.sites) else ""
 
     def begin(self, wave: WaveLine, *, now: float) -> None:
         """The wave begins, or goes on."""

@@ -71,9 +71,17 @@ class Halt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Approval:
+    """Somebody has said that these sites of a wave may be changed. It is for nobody who comes to the wave later."""
+
+    by: str
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Control:
     """What people have said of a rollout: a run reads it before every step, and never writes it."""
 
     paused_by: str = ""
     aborted_by: str = ""
-    approved: Mapping[str, str] = field(default_factory=dict)
+    approved: Mapping[str, Approval] = field(default_factory=dict)

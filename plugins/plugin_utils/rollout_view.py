@@ -47,7 +47,7 @@ def rollout_data(
                 "ended": _moment(wave.ended or wave.proven),
                 "soak_seconds": wave.soak_seconds,
                 "approval": wave.approval,
-                "approved_by": control.approved.get(wave.name, ""),
+                "approved_by": record.approved_by(wave, control=control),
                 "settled": wave.settled,
                 "sites": [site for site in wave.sites if site in record.sites],
             }

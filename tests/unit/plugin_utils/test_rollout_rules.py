@@ -18,6 +18,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines im
     PARKED,
     PASSED_OVER,
     WAITING,
+    Approval,
     Control,
     Halt,
 )
@@ -223,8 +224,43 @@ def test_an_approval_is_wanted_for_the_wave_that_asks_for_it_and_only_while_it_h
     halt = keeps_back(rollout, "canary")
     assert halt is not None
     assert halt.why == "wave canary wants an approval: tools/fleet rollout approve r 'canary'"
-    assert keeps_back(rollout, "canary", Control(approved={"canary": "me"})) is None
+    assert keeps_back(rollout, "canary", Control(approved={"canary": Approval(by="me", sites=("c1", "c2"))})) is None
     assert keeps_back(begun(settled="c1 c2", asked={"approval": True}), "canary") is None
+
+
+@pytest.mark.parametrize(
+    ("sites", "wanted"),
+    [
+        (("c1", "c2", "c9"), ""),
+        (("c2",), "wave canary wants another approval, ann@noc has approved it without c1: "),
+        (("n1",), "wave canary wants another approval, ann@noc has approved it without c1, c2: "),
+    ],
+)
+def test_an_approval_is_for_the_sites_that_the_wave_had_then(sites: tuple[str, ...], wanted: str) -> None:
+    rollout = begun(asked={"approval": True})
+    control = Control(approved={"canary": Approval(by="ann@noc", sites=sites)})
+    halt = keeps_back(rollout, "canary", control)
+    assert (halt.why if halt else "") == (f"{wanted}tools/fleet rollout approve r 'canary'" if wanted else "")
+    assert rollout.approved_by(rollout.waves[0], control=control) == ("" if wanted else "ann@noc")
+
+
+def test_a_wave_that_is_cut_again_under_its_old_name_wants_another_approval() -> None:
+    """A group of five in waves of two: one site leaves, and each wave behind it holds somebody else."""
+    rollout = begun()
+    wave(rollout, "canary")
+    control = Control(approved={"north 1/2": Approval(by="ann", sites=("n1", "n2"))})
+    for limit, why in ((2, None), (3, "wave north 1/2 wants another approval, ann has approved it without n3: ")):
+        later = [
+            *waves()[:1],
+            *(
+                Wave(name=f"north {number}/2", group="north", sites=tuple(sites), approval=True)
+                for number, sites in ((1, SITES["north"][:limit]), (2, SITES["north"][limit:]))
+                if sites
+            ),
+        ]
+        rollout.take_stage(waves=later, asked=SITES["north"], found=dict.fromkeys(EVERY, WELL), settled=(), now=NOW)
+        halt = keeps_back(rollout, "north 1/2", control)
+        assert (halt and halt.why) == (why and f"{why}tools/fleet rollout approve r 'north 1/2'")
 
 
 def test_a_site_that_failed_has_another_turn_in_the_next_run_and_one_that_is_done_has_none() -> None:

@@ -214,9 +214,15 @@ def test_a_wave_plan_is_followed_with_its_limits_its_approvals_and_its_budgets(t
     assert stopped == ["c1"]
     assert "halted: wave north 1/2 wants an approval: tools/fleet rollout approve q4" in said(output)
 
-    (here / "control.json").write_text('{"approved": {"north 1/2": "ann", "north 2/2": "ann"}}')
+    given = {f"north {number}/2": {"by": "ann", "sites": [f"n{number}"]} for number in (1, 2)}
+    (here / "control.json").write_text(json.dumps({"approved": {**given, "north 2/2": {"by": "ann", "sites": ["n9"]}}}))
     activated, _, output = rollout(tmp_path, {"c1": "settled"}, "-e", "rollout=q4")
-    assert activated == ["n1", "n2"]
+    assert activated == ["n1"]
+    assert "wave north 2/2 wants another approval, ann has approved it without n2: tools/fleet" in said(output)
+
+    (here / "control.json").write_text(json.dumps({"approved": given}))
+    activated, _, output = rollout(tmp_path, {"c1": "settled", "n1": "settled"}, "-e", "rollout=q4")
+    assert activated == ["n2"]
     assert "rollout q4: 3 total, 3 done" in said(output)
 
 
