@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import LOCKED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import LOCKED
 
 IN_A_WAVE = ("begun", "ended")
 UNKNOWN = "what became of it is not known, and the next run asks it"

@@ -12,6 +12,28 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
+    ABORTED,
+    ALL_WELL,
+    DONE,
+    FAILED,
+    FINISHED,
+    GIVEN_UP,
+    HALTED,
+    HELD_UP,
+    OPEN,
+    PARKED,
+    PASSED_OVER,
+    PAUSED,
+    RUNNING,
+    SITE_STATES,
+    SITES_FAILED,
+    WAITING,
+    Control,
+    Halt,
+    SiteLine,
+    WaveLine,
+)
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import PERCENT
 
 if TYPE_CHECKING:
@@ -19,77 +41,12 @@ if TYPE_CHECKING:
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import Wave
 
-# Its turn has not come; runs the new generation, and the gateways have seen it; was changed, and was lost or did not
-# come back; could not be changed, and was not; was never reached.
-WAITING, DONE, FAILED, ABORTED, PARKED = "waiting", "done", "failed", "aborted", "parked"
-SITE_STATES: Final = (DONE, FAILED, ABORTED, PARKED, WAITING)
-OPEN, FINISHED, HALTED, PAUSED, GIVEN_UP = "open", "finished", "halted", "paused", "aborted"
-RUNNING: Final = "running"
 # A site that says so was not reached, so nothing was changed there.
 NOT_REACHED: Final = frozenset(("unreachable", "bastion-unreachable", "not-tried", "run-ended"))
 # Whether the site has done what it was told is not known: the answer is missing.
 NO_ANSWER: Final = frozenset(("timeout", "closed", "no-receipt"))
-# What ansible-playbook ends with.
-ALL_WELL, SITES_FAILED, HELD_UP, LOCKED = 0, 2, 3, 4
 LEFT: Final = "it had failed in this run before its turn came"
 NOT_KEPT: Final = "it was activated, and what became of it could not be kept; the next run asks it"
-
-
-@dataclass(kw_only=True)
-class SiteLine:
-    """One site in a rollout. ``seconds``: from its activation until it was seen to work, so it was away for less.
-
-    ``asked``: it is part of the run that is at work, or was the last. No run touches a site that it was not asked for.
-    """
-
-    group: str
-    wave: str
-    asked: bool = True
-    state: str = WAITING
-    reason: str = ""
-    message: str = ""
-    activated: float | None = None
-    seconds: float | None = None
-
-
-@dataclass(kw_only=True)
-class WaveLine:
-    """One wave. ``settled``: sites of it that had nothing to change. ``proven``: when its last site was confirmed."""
-
-    name: str
-    group: str
-    sites: list[str]
-    soak_seconds: int = 0
-    approval: bool = False
-    success_percent: int = 0
-    settled: int = 0
-    state: str = WAITING
-    began: float | None = None
-    proven: float | None = None
-    ended: float | None = None
-
-    @property
-    def soaks(self) -> bool:
-        """Whether its sites have to stay well for a while yet."""
-        return self.proven is not None and self.ended is None
-
-
-@dataclass(kw_only=True)
-class Halt:
-    """Why a rollout went no further at some time."""
-
-    at: float
-    wave: str
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """What people have said of a rollout: a run reads it before every step, and never writes it."""
-
-    paused_by: str = ""
-    aborted_by: str = ""
-    approved: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -209,20 +166,36 @@ class Rollout:
         for earlier in self.part:
             if earlier is wave:
                 break
-            if earlier.state == DONE:
+            if earlier.state in {DONE, PASSED_OVER}:
                 continue
             why = self._comes_first(earlier) if turn and self._waiting(earlier) else self.end(earlier, now=now)
             if why:
                 return Halt(at=now, wave=earlier.name, why=why)
         why = self._too_many_parked() if turn else ""
-        if turn and not why and wave.approval and wave.name not in control.approved:
-            why = f"wave {wave.name} wants an approval: tools/fleet rollout approve {self.rollout} '{wave.name}'"
+        if wave.approval and not why:
+            why = self._wants_approval(wave, turn, control=control)
         return Halt(at=now, wave=wave.name, why=why) if why else None
 
     def _comes_first(self, wave: WaveLine) -> str:
         if self.turn(wave):
             return f"what became of wave {wave.name} could not be kept"
         return f"wave {wave.name} comes first, and who waits there is not in this run: {_some(self._waiting(wave))}"
+
+    def _wants_approval(self, wave: WaveLine, turn: Sequence[str], *, control: Control) -> str:
+        given = control.approved.get(wave.name)
+        more = [site for site in turn if given is None or site not in given.sites]
+        if not more:
+            return ""
+        how = f"tools/fleet rollout approve {self.rollout} '{wave.name}'"
+        if given is None:
+            return f"wave {wave.name} wants an approval: {how}"
+        return f"wave {wave.name} wants another approval, {given.by} has approved it without {_some(more)}: {how}"
+
+    def approved_by(self, wave: WaveLine, *, control: Control) -> str:
+        """Who has approved all that is still to be changed in a wave; nothing when nobody has."""
+        given = control.approved.get(wave.name)
+        to_do = [site for site in wave.sites if not self.is_done(site)]
+        return given.by if given is not None and set(to_do) <= set(given.sites) else ""
 
     def begin(self, wave: WaveLine, *, now: float) -> None:
         """The wave begins, or goes on."""
@@ -265,8 +238,13 @@ class Rollout:
         """The wave is over; why nothing else may be touched, or nothing."""
         why = self._stops(wave)
         wave.ended = None if why else now
-        wave.state = HALTED if why else WAITING if self._waiting(wave) else DONE
+        wave.state = HALTED if why else WAITING if self._waiting(wave) else self._over(wave)
         return why
+
+    def _over(self, wave: WaveLine) -> str:
+        """What a wave is in which nobody waits any more."""
+        states = {self.sites[site].state for site in wave.sites if site in self.sites}
+        return PASSED_OVER if states == {PARKED} and not wave.settled else DONE
 
     def _stops(self, wave: WaveLine) -> str:
         states = [self.sites[site].state for site in wave.sites if site in self.sites]
@@ -277,8 +255,16 @@ class Rollout:
             return f"{well} of {_sites(tried)} passed, and {wave.success_percent}% have to"
         if states and not well and not wave.settled:
             # Nobody is there to show that the change is sound. One dead site among others keeps nobody back.
-            return "none of its sites is well"
+            if set(states) != {PARKED}:
+                return "none of its sites is well"
+            if not self._shown_before(wave):
+                return f"no site of wave {wave.name} could be reached, and none before it has shown a sound change"
         return self._too_many_parked()
+
+    def _shown_before(self, wave: WaveLine) -> bool:
+        """Whether a site of an earlier wave works with the change: then one that cannot be tried need not show it."""
+        earlier = self.waves[: self.waves.index(wave)]
+        return any(one.settled or any(self.is_done(site) for site in one.sites) for one in earlier)
 
     def _too_many_failed(self) -> str:
         failed = self.count(FAILED)

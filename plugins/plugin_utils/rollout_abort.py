@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import Seen
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import ENDED, newest_of
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import ABORTED, DONE, FAILED, GIVEN_UP, Halt
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
+    ABORTED,
+    DONE,
+    FAILED,
+    GIVEN_UP,
+    Halt,
+)
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_run import SiteRun
 
 if TYPE_CHECKING:

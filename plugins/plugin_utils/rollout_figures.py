@@ -132,7 +132,7 @@ def _outcome(data: Mapping[str, Any]) -> str:
 
 def _paused(data: Mapping[str, Any]) -> str:
     by = f" by {data['paused_by']}" if data.get("paused_by") else ""
-    at = next((one["name"] for one in data["waves"] if one["state"] != "done"), "")
+    at = next((one["name"] for one in data["waves"] if one["state"] not in {"done", "passed over"}), "")
     return f"Paused{by}{f' at wave {at}' if at else ''}."
 
 

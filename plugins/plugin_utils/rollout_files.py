@@ -24,13 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
-    GIVEN_UP,
-    Control,
-    Rollout,
-    from_data,
-    to_data,
-)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout, from_data, to_data
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import GIVEN_UP, Approval, Control
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import iso
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import ID, refuse_id
@@ -120,9 +115,13 @@ class RolloutFiles:
         """What people have said of it."""
         path = self.path(rollout) / CONTROL
         data = _read(path)
+        if data is None:
+            return Control()
         try:
-            return Control() if data is None else Control(**data)
-        except TypeError as exc:
+            said = dict(data.get("approved", {})).items()
+            given = {wave: Approval(by=one["by"], sites=tuple(one["sites"])) for wave, one in said}
+            return Control(**{**data, "approved": given})
+        except (TypeError, ValueError, KeyError) as exc:
             raise FleetError(_unreadable(path, exc)) from exc
 
     def write_control(self, rollout: str, control: Control) -> None:

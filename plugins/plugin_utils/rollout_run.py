@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import PLAN, RolloutFiles
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
     DONE,
     GIVEN_UP,
     HALTED,
@@ -19,10 +21,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
     PAUSED,
     WAITING,
     Halt,
-    Rollout,
     WaveLine,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import PLAN, RolloutFiles
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import (
     WavePlan,

@@ -13,8 +13,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_problem import FORBID_CHANGE, said
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_report import look_at_pair
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, OPEN, PARKED, WAITING
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import named, new_id
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import FAILED, OPEN, PARKED, WAITING
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import write_rollout_report
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import Stage, verdicts
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_view import rollout_data

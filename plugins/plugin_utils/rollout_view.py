@@ -14,7 +14,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report impor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Control, Rollout
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import Control
 
 
 def rollout_data(
@@ -46,7 +47,7 @@ def rollout_data(
                 "ended": _moment(wave.ended or wave.proven),
                 "soak_seconds": wave.soak_seconds,
                 "approval": wave.approval,
-                "approved_by": control.approved.get(wave.name, ""),
+                "approved_by": record.approved_by(wave, control=control),
                 "settled": wave.settled,
                 "sites": [site for site in wave.sites if site in record.sites],
             }

@@ -17,6 +17,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files im
     RolloutFiles,
     new_id,
 )
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import Approval
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_plan import Asked, make_plan, plan_data
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import rollout_text
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import plan_of
@@ -158,20 +159,23 @@ def resume(args: argparse.Namespace) -> bool:
 
 
 def approve_waves(args: argparse.Namespace) -> bool:
-    """Say that waves may begin."""
+    """Say that waves may begin, with the sites that they have now."""
     files = _files(args)
     record = files.read(args.id)
-    known = (
-        [wave.name for wave in record.waves]
+    known: dict[str, list[str]] = (
+        {wave.name: wave.sites for wave in record.waves}
         if record is not None
-        else [wave["name"] for wave in _planned(load_fleet(plan_file=args.plan_file), args.id)["waves"]]
+        else {wave["name"]: wave["sites"] for wave in _planned(load_fleet(plan_file=args.plan_file), args.id)["waves"]}
     )
     strange = [wave for wave in args.waves if wave not in known]
     if strange:
         raise FleetError(f"rollout {args.id} has no wave {', '.join(strange)}. It has: {', '.join(known)}.")
-    approved = dict.fromkeys(args.waves, who())
+    approved = {wave: Approval(by=who(), sites=tuple(known[wave])) for wave in args.waves}
     files.say(args.id, lambda control: dataclasses.replace(control, approved={**control.approved, **approved}))
-    _say(args, f"rollout {args.id}: approved {', '.join(args.waves)}.")
+    said = ", ".join(
+        f"{wave} ({len(one.sites)} site{'' if len(one.sites) == 1 else 's'})" for wave, one in approved.items()
+    )
+    _say(args, f"rollout {args.id}: approved {said}. Who comes to a wave later wants another approval.")
     return True
 
 

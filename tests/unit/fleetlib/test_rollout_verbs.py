@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import RolloutFiles
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
     DONE,
     WAITING,
-    Rollout,
+    Approval,
     SiteLine,
     WaveLine,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import RolloutFiles
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
 from fleetlib.cli import main
 from unit.plugin_utils.fleet_files import write_fleet
@@ -146,7 +147,17 @@ def test_a_rollout_is_paused_goes_on_and_is_approved_by_name(plan: str, capsys: 
     assert files.control("q4").paused_by == who()
     assert said(capsys, "approve", "-i", plan, "q4", "north")[0] == 0
     assert said(capsys, "resume", "-i", plan, "q4")[0] == 0
-    assert (files.control("q4").paused_by, files.control("q4").approved) == ("", {"north": who()})
+    given = {"north": Approval(by=who(), sites=("site-0002",))}
+    assert (files.control("q4").paused_by, files.control("q4").approved) == ("", given)
+
+
+def test_a_wave_that_is_approved_before_the_first_run_is_approved_with_the_sites_of_the_plan(
+    plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(capsys, "plan", "-i", plan, "--id", "q4", *KEYS, "--approval")
+    _, out, _ = said(capsys, "approve", "-i", plan, "q4", "north")
+    assert out == "rollout q4: approved north (3 sites). Who comes to a wave later wants another approval.\n"
+    assert files_of(plan).control("q4").approved["north"].sites == ("site-0002", "site-0003", "site-0004")
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,8 @@ import pytest
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import rollout_abort
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
-    DONE,
-    FAILED,
-    WAITING,
-    Rollout,
-    SiteLine,
-)
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import DONE, FAILED, WAITING, SiteLine
 from unit.plugin_utils.fleet_files import write_fleet
 
 if TYPE_CHECKING:

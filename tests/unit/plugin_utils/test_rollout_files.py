@@ -13,8 +13,15 @@ import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import FAILED, Control, Halt, Rollout, SiteLine
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import RolloutFiles, RolloutLockedError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
+    FAILED,
+    Approval,
+    Control,
+    Halt,
+    SiteLine,
+)
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process
 from unit.plugin_utils.fleet_files import write_fleet
 
@@ -140,7 +147,7 @@ def test_a_look_leaves_nothing_behind(files: RolloutFiles) -> None:
 
 def test_what_people_said_is_kept(files: RolloutFiles) -> None:
     assert files.control(NIGHT) == Control()
-    said = Control(paused_by="ann@noc", approved={"north": "bob@noc"})
+    said = Control(paused_by="ann@noc", approved={"north": Approval(by="bob@noc", sites=("site-0002",))})
     files.write_control(NIGHT, said)
     assert files.control(NIGHT) == said
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout, from_data, to_data
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
     ABORTED,
     DONE,
     FAILED,
     HALTED,
     PARKED,
+    PASSED_OVER,
     WAITING,
+    Approval,
     Control,
     Halt,
-    Rollout,
-    from_data,
-    to_data,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import Wave
 
@@ -132,8 +132,63 @@ def test_the_budget_is_one_for_all_waves() -> None:
 
 def test_a_wave_of_which_nobody_is_well_stops_it_whatever_the_budget() -> None:
     assert wave(begun(failed=9), "canary", gate=bad("")) == "none of its sites is well"
-    assert wave(begun(unreachable=9), "canary", activate=bad("unreachable")) == "none of its sites is well"
     assert wave(begun(settled="c2", failed=9), "canary", gate=bad("")) == ""
+
+
+NOBODY = "no site of wave canary could be reached, and none before it has shown a sound change"
+
+
+def test_the_first_wave_stops_it_when_none_of_its_sites_can_be_reached_whatever_the_budget() -> None:
+    assert wave(begun(unreachable=9), "canary", activate=bad("unreachable")) == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("budget", "stops"),
+    [(3, ""), (2, "3 sites could not be reached, the budget for that is 2")],
+    ids=["within", "over"],
+)
+def test_a_later_wave_of_which_nobody_can_be_reached_is_passed_over_within_the_budget(budget: int, stops: str) -> None:
+    rollout = begun(unreachable=budget)
+    assert wave(rollout, "canary") == ""
+    assert wave(rollout, "north", activate=bad("unreachable")) == stops
+    assert [one.state for one in rollout.waves] == [DONE, HALTED if stops else PASSED_OVER]
+    assert states(rollout) == {"c1": DONE, "c2": DONE, "n1": PARKED, "n2": PARKED, "n3": PARKED}
+
+
+THREE = [*waves(), Wave(name="south", group="south", sites=("s1",))]
+
+
+def three_waves(*, failed: int = 0, **stage: Any) -> Rollout:
+    """As `begun`, with a group behind north, and with room for every site that is away."""
+    found = begun(failed=failed, unreachable=9)
+    answers = dict.fromkeys([*EVERY, "s1"], WELL) | stage
+    found.take_stage(waves=THREE, asked=[*EVERY, "s1"], found=answers, settled=(), now=NOW)
+    return found
+
+
+def test_a_wave_that_was_passed_over_keeps_nobody_back_and_has_its_turn_when_it_is_there_again() -> None:
+    away: dict[str, Any] = dict.fromkeys(SITES["north"], bad("unreachable"))
+    rollout = three_waves(**away)
+    assert wave(rollout, "canary") == ""
+    assert keeps_back(rollout, "south") is None
+    assert [one.state for one in rollout.waves] == [DONE, PASSED_OVER, WAITING]
+    assert wave(rollout, "south") == ""
+    rollout.close(now=NOW)
+    assert (rollout.outcome, rollout.exit_code) == ("finished", 2)
+
+    again = dict.fromkeys(SITES["north"], WELL)
+    rollout.take_stage(waves=THREE, asked=SITES["north"], found=again, settled=(), now=NOW)
+    assert rollout.turn(rollout.waves[1]) == SITES["north"]
+    assert keeps_back(rollout, "north") is None
+
+
+@pytest.mark.parametrize("reached", [bad("disk-full"), bad("auth-refused")])
+def test_a_later_wave_that_was_reached_and_of_which_nobody_is_well_is_not_passed_over(reached: Any) -> None:
+    rollout = three_waves(failed=9, n1=bad("unreachable"), n2=bad("unreachable"), n3=reached)
+    assert wave(rollout, "canary") == ""
+    halt = keeps_back(rollout, "south")
+    assert halt is not None
+    assert (halt.wave, halt.why) == ("north", "none of its sites is well")
 
 
 def test_a_wave_can_ask_for_a_part_of_its_sites() -> None:
@@ -160,7 +215,7 @@ def test_too_many_that_cannot_be_reached_keep_everybody_back() -> None:
 def test_a_wave_that_never_had_a_turn_still_has_to_show_that_somebody_is_well() -> None:
     halt = keeps_back(begun(unreachable=9, c1=bad("unreachable"), c2=bad("unreachable")), "north")
     assert halt is not None
-    assert (halt.wave, halt.why) == ("canary", "none of its sites is well")
+    assert (halt.wave, halt.why) == ("canary", NOBODY)
     assert keeps_back(begun(unreachable=9, settled="c2", c1=bad("unreachable")), "north") is None
 
 
@@ -169,8 +224,43 @@ def test_an_approval_is_wanted_for_the_wave_that_asks_for_it_and_only_while_it_h
     halt = keeps_back(rollout, "canary")
     assert halt is not None
     assert halt.why == "wave canary wants an approval: tools/fleet rollout approve r 'canary'"
-    assert keeps_back(rollout, "canary", Control(approved={"canary": "me"})) is None
+    assert keeps_back(rollout, "canary", Control(approved={"canary": Approval(by="me", sites=("c1", "c2"))})) is None
     assert keeps_back(begun(settled="c1 c2", asked={"approval": True}), "canary") is None
+
+
+@pytest.mark.parametrize(
+    ("sites", "wanted"),
+    [
+        (("c1", "c2", "c9"), ""),
+        (("c2",), "wave canary wants another approval, ann@noc has approved it without c1: "),
+        (("n1",), "wave canary wants another approval, ann@noc has approved it without c1, c2: "),
+    ],
+)
+def test_an_approval_is_for_the_sites_that_the_wave_had_then(sites: tuple[str, ...], wanted: str) -> None:
+    rollout = begun(asked={"approval": True})
+    control = Control(approved={"canary": Approval(by="ann@noc", sites=sites)})
+    halt = keeps_back(rollout, "canary", control)
+    assert (halt.why if halt else "") == (f"{wanted}tools/fleet rollout approve r 'canary'" if wanted else "")
+    assert rollout.approved_by(rollout.waves[0], control=control) == ("" if wanted else "ann@noc")
+
+
+def test_a_wave_that_is_cut_again_under_its_old_name_wants_another_approval() -> None:
+    """A group of five in waves of two: one site leaves, and each wave behind it holds somebody else."""
+    rollout = begun()
+    wave(rollout, "canary")
+    control = Control(approved={"north 1/2": Approval(by="ann", sites=("n1", "n2"))})
+    for limit, why in ((2, None), (3, "wave north 1/2 wants another approval, ann has approved it without n3: ")):
+        later = [
+            *waves()[:1],
+            *(
+                Wave(name=f"north {number}/2", group="north", sites=tuple(sites), approval=True)
+                for number, sites in ((1, SITES["north"][:limit]), (2, SITES["north"][limit:]))
+                if sites
+            ),
+        ]
+        rollout.take_stage(waves=later, asked=SITES["north"], found=dict.fromkeys(EVERY, WELL), settled=(), now=NOW)
+        halt = keeps_back(rollout, "north 1/2", control)
+        assert (halt and halt.why) == (why and f"{why}tools/fleet rollout approve r 'north 1/2'")
 
 
 def test_a_site_that_failed_has_another_turn_in_the_next_run_and_one_that_is_done_has_none() -> None:

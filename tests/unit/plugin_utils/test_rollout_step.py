@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import (
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
     DONE,
     FAILED,
     HALTED,
     WAITING,
-    Rollout,
     SiteLine,
     WaveLine,
 )

@@ -144,8 +144,8 @@ def rollout(
     [
         pytest.param({}, ["c1", "n1", "n2", "s1"], id="all well"),
         pytest.param({"c1": "settled"}, ["n1", "n2", "s1"], id="a group with nothing to change keeps nobody back"),
-        pytest.param({"c1": "stage"}, [], id="nobody of the first group could be reached"),
-        pytest.param({"n1": "stage", "n2": "stage"}, ["c1"], id="nobody of a later group could be reached"),
+        pytest.param({"c1": "stage"}, [], id="nobody of the first group could be changed"),
+        pytest.param({"n1": "stage", "n2": "stage"}, ["c1"], id="nobody of a later group could be changed"),
         pytest.param({"n1": "stage"}, ["c1", "n2", "s1"], id="one dead site among others"),
         pytest.param({"n1": "stage", "n2": "settled"}, ["c1", "s1"], id="one dead site, the others as they should be"),
         pytest.param({"n1": "stage", "n2": "activate"}, ["c1", "n2"], id="one dead, the other did not start"),
@@ -185,6 +185,24 @@ def test_sites_that_cannot_be_reached_are_parked_up_to_the_budget(tmp_path: Path
     assert "4 total, 3 done, 1 parked" in said(output)
 
 
+def test_a_later_wave_that_is_all_away_is_passed_over_within_the_budget_and_the_first_is_not(tmp_path: Path) -> None:
+    here = tmp_path / "rollouts/q4"
+    here.mkdir(parents=True)
+    (here / "plan.yml").write_text(
+        "what: configuration\nbudgets: {unreachable: 2}\nwaves: [{group: canary}, {group: north}, {group: south}]\n"
+    )
+    activated, _, output = rollout(tmp_path, {"c1": "stage"}, "-e", "rollout=q4", reason="unreachable")
+    assert activated == []
+    assert "halted: no site of wave canary could be reached, and none before it has shown a sound" in said(output)
+
+    away = {"n1": "stage", "n2": "stage"}
+    activated, _, output = rollout(tmp_path, away, "-e", "rollout=q4", reason="unreachable")
+    assert activated == ["c1", "s1"]
+    assert "rollout q4: 4 total, 2 done, 2 parked" in said(output)
+    waves = json.loads((here / "state.json").read_text())["waves"]
+    assert [one["state"] for one in waves] == ["done", "passed over", "done"]
+
+
 def test_a_wave_plan_is_followed_with_its_limits_its_approvals_and_its_budgets(tmp_path: Path) -> None:
     here = tmp_path / "rollouts/q4"
     here.mkdir(parents=True)
@@ -196,9 +214,15 @@ def test_a_wave_plan_is_followed_with_its_limits_its_approvals_and_its_budgets(t
     assert stopped == ["c1"]
     assert "halted: wave north 1/2 wants an approval: tools/fleet rollout approve q4" in said(output)
 
-    (here / "control.json").write_text('{"approved": {"north 1/2": "ann", "north 2/2": "ann"}}')
+    given = {f"north {number}/2": {"by": "ann", "sites": [f"n{number}"]} for number in (1, 2)}
+    (here / "control.json").write_text(json.dumps({"approved": {**given, "north 2/2": {"by": "ann", "sites": ["n9"]}}}))
     activated, _, output = rollout(tmp_path, {"c1": "settled"}, "-e", "rollout=q4")
-    assert activated == ["n1", "n2"]
+    assert activated == ["n1"]
+    assert "wave north 2/2 wants another approval, ann has approved it without n2: tools/fleet" in said(output)
+
+    (here / "control.json").write_text(json.dumps({"approved": given}))
+    activated, _, output = rollout(tmp_path, {"c1": "settled", "n1": "settled"}, "-e", "rollout=q4")
+    assert activated == ["n2"]
     assert "rollout q4: 3 total, 3 done" in said(output)
 
 
