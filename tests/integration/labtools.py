@@ -140,8 +140,8 @@ def status() -> dict[str, Any]:
 
 
 def up() -> set[str]:
-    """The sites that are up."""
-    return {site["id"] for site in status()["sites"] if site["verdict"] == "up"}
+    """The sites that are up; one whose power a test has cut more than once is still called flapping."""
+    return {site["id"] for site in status()["sites"] if site["verdict"] in {"up", "flapping"}}
 
 
 # What a site that did not come back has to say for itself.

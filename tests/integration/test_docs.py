@@ -98,7 +98,7 @@ def test_the_readme() -> None:
 
 @pytest.mark.long
 def test_a_rotation_of_the_keys_and_a_staged_rollout_go_on_where_the_readme_ends() -> None:
-    assert follow("docs/rotate-keys.md", "docs/rollouts.md")
+    assert follow("docs/rotate-keys.md", "docs/rollouts.md", "docs/storm-explained.md")
 
 
 @pytest.mark.long
