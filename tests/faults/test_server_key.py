@@ -104,9 +104,10 @@ def ca() -> There:
 
 def whole() -> None:
     """Books, keys and fleet are as they should be."""
-    for command in (("ledger", "verify"), ("keystore", "check"), ("status",)):
+    for command in (("ledger", "verify"), ("keystore", "check")):
         checked = fleet(*command)
         assert checked.status == 0, checked.output
+    assert up() == set(ALL)
 
 
 def killed(reason: str, *, after: float, name: str = "rotate_server_key.yml") -> None:
