@@ -71,7 +71,8 @@ def story_client_config(*, text: str, port: str) -> str:
     """A site of the story: no timer at all, and one port for everybody."""
     lines = [line for line in client_config(text=text).splitlines() if not STORY_GONE.match(line)]
     lines = [re.sub(r"^(remote \S+) \d+", rf"\1 {port}", line) for line in lines]
-    return "\n".join([*lines, *STORY_BOTH]) + "\n"
+    # In front: a <connection> block has what was said before it, and `fragment` belongs to a connection.
+    return "\n".join([*STORY_BOTH, *lines]) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
