@@ -117,7 +117,6 @@ def test_a_run_of_the_gateways_lets_no_revoked_key_in_again() -> None:
     assert before
 
 
-@pytest.mark.long
 def test_a_box_that_comes_back_gets_another_key() -> None:
     # Its line is there again, so the run before has made it one.
     epoch, state = newest_keys()[STOLEN]
