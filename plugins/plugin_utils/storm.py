@@ -68,7 +68,7 @@ class Storm:
         self.sizes = [(leg.octets, leg.packets, occupies(leg.octets) * leg.packets) for leg in self.legs]
         self.attempt, self.leg, self.tries = [0] * sites, [0] * sites, [0] * sites
         self.began, self.back = [0.0] * sites, [UNKNOWN] * sites
-        self.daemons = [Daemon(setup=setup) for _ in range(setup.daemons)]
+        self.daemons = [Daemon(setup=setup) for _number in range(setup.daemons)]
         workers = setup.daemons + (sites if setup.clients_share_cores else 0)
         self.cores = Cores(cores=setup.cores, workers=workers, later=self._at)
         self.inbound = Link(bits=setup.link_bits, queue=setup.link_queue)
@@ -89,7 +89,7 @@ class Storm:
             self._at(0.0, self._junk)
         events, end = self._events, self.origin + self.horizon
         while events and self.away and self._order < MOST_EVENTS:
-            when, _, what, a, b, c = heapq.heappop(events)
+            when, _order, what, a, b, c = heapq.heappop(events)
             if when > end:
                 break
             self.now = when
@@ -126,7 +126,7 @@ class Storm:
         self.floor = max(self.floor, when)
         self._at(when, self._begin, site, self.attempt[site])
 
-    def _listen(self, *_: Any) -> None:
+    def _listen(self, *_none: Any) -> None:
         for daemon in self.daemons:
             daemon.listening = True
             daemon.last_idle = self.now
@@ -141,7 +141,7 @@ class Storm:
             if noticed < self.scene.seconds:
                 self._start(site, noticed + self._pause(site))
 
-    def _thaw(self, *_: Any) -> None:
+    def _thaw(self, *_none: Any) -> None:
         daemon = self.daemons[0]
         daemon.frozen = False
         daemon.last_idle = self.now
@@ -170,7 +170,7 @@ class Storm:
         base = FIXED_PAUSE if self.client.version == "2.7" else timers.connect_retry
         return min(base << min(15, max(0, tries - SAME_PACE)), timers.connect_retry_max)
 
-    def _begin(self, site: int, attempt: int, _: Any) -> None:
+    def _begin(self, site: int, attempt: int, _none: Any) -> None:
         if self.attempt[site] != attempt:
             return
         self.attempt[site] += 1
@@ -189,7 +189,7 @@ class Storm:
     def _poll(self, site: int) -> float:
         return NEVER if self.client.version == "2.0" else self.timers[site].server_poll_timeout
 
-    def _deadline(self, site: int, attempt: int, _: Any) -> None:
+    def _deadline(self, site: int, attempt: int, _none: Any) -> None:
         if self.attempt[site] != attempt or self.back[site] >= 0:
             return
         ends = self.began[site] + self.timers[site].hand_window
@@ -222,7 +222,7 @@ class Storm:
         self._transmit(site, attempt, leg)
 
     def _transmit(self, site: int, attempt: int, leg: int) -> None:
-        octets, packets, _ = self.sizes[leg]
+        octets, packets, _space = self.sizes[leg]
         self.packets += packets
         leaves = self.inbound.leaves(octets=octets, packets=packets, now=self.now)
         if leaves is not None:
@@ -247,7 +247,7 @@ class Storm:
         daemon = self.daemons[site % len(self.daemons)]
         if not daemon.listening or self.now < self.reachable:
             return
-        _, packets, space = self.sizes[leg]
+        _octets, packets, space = self.sizes[leg]
         took = daemon.take(site=site, attempt=attempt, leg=leg, space=space, packets=packets, now=self.now)
         if took and not daemon.busy and not daemon.frozen:
             daemon.expire(self.now)
@@ -268,7 +268,7 @@ class Storm:
         reply = (site, attempt, leg) if answers else None
         self.cores.do(now=self.now, seconds=seconds, then=self._served, a=daemon, b=reply, c=None)
 
-    def _served(self, daemon: Daemon, reply: tuple[int, int, int] | None, _: Any) -> None:
+    def _served(self, daemon: Daemon, reply: tuple[int, int, int] | None, _none: Any) -> None:
         if reply is not None:
             leg = self.legs[reply[2]]
             leaves = self.outbound.leaves(octets=leg.reply_octets, packets=leg.reply_packets, now=self.now)
@@ -276,7 +276,7 @@ class Storm:
                 self._at(leaves + self.half_way, self._answered, *reply)
         self._serve(daemon)
 
-    def _every_second(self, *_: Any) -> None:
+    def _every_second(self, *_none: Any) -> None:
         """Clients that are up fall out again when their daemon had no time for a ping as long as they wait for one."""
         patience = self.setup.keepalive[1]
         for daemon in self.daemons:
@@ -291,7 +291,7 @@ class Storm:
                     self._at(self.now + self._pause(site), self._begin, site, self.attempt[site])
         self._at(self.now + 1.0, self._every_second)
 
-    def _junk(self, *_: Any) -> None:
+    def _junk(self, *_none: Any) -> None:
         """First packets with a foreign key, for all daemons alike, a hundred times a second."""
         share = self.scene.junk_per_second * JUNK_TICK / len(self.daemons)
         for daemon in self.daemons:
