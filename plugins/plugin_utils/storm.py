@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The storm itself: a discrete-event simulation of clients, a link, cores and single-threaded daemons.
 
-The same seed gives the same storm. Nothing in here was adjusted to a result; what a number is taken from stands in
-storm_model.py, and docs/storm-explained.md holds the model against what was measured.
+The same seed gives the same storm. What a number is taken from stands in storm_model.py; docs/storm-explained.md holds
+the model against what was measured, and says what was fitted.
 """
 
 from __future__ import annotations

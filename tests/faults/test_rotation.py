@@ -28,9 +28,9 @@ from integration.labtools import (
     on,
     playbook,
     status,
-    up,
     wait_pair,
     wait_up,
+    well,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def rotated(before: dict[str, int]) -> None:
     want = {site: epoch + 1 for site, epoch in before.items()}
     assert newest_keys() == {site: (epoch, "confirmed") for site, epoch in want.items()}
     assert epochs() == want
-    assert up() == set(want)
+    assert well(set(want))
     checked = fleet("ledger", "verify")
     assert checked.status == 0, checked.output
 

@@ -39,6 +39,7 @@ from integration.labtools import (
     up,
     wait_for,
     wait_up,
+    well,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def whole() -> None:
     for command in (("ledger", "verify"), ("keystore", "check")):
         checked = fleet(*command)
         assert checked.status == 0, checked.output
-    assert up() == set(ALL)
+    assert well(set(ALL))
 
 
 def killed(reason: str, *, after: float, name: str = "rotate_server_key.yml") -> None:

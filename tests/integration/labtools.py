@@ -144,6 +144,14 @@ def up() -> set[str]:
     return {site["id"] for site in status()["sites"] if site["verdict"] in {"up", "flapping"}}
 
 
+def well(sites: set[str]) -> bool:
+    """Whether all of these are up and status has nothing else to say; sites that a test restarted may be flapping."""
+    answer = fleet("status", "--format", "json")
+    verdicts = {site["id"]: site["verdict"] for site in json.loads(answer.output)["sites"]}
+    found = set(verdicts.values())
+    return verdicts.keys() == sites and found <= {"up", "flapping"} and (answer.status == 0 or "flapping" in found)
+
+
 # What a site that did not come back has to say for itself.
 CLIENTS_WORDS = (
     "ls -l /etc/spokewright /etc/spokewright/generations 2>&1; systemctl status --no-pager openvpn-client@spokewright;"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 JUNK = Path(__file__).resolve().parent / "junk.py"
 JUNK_RATE = 10_000
+LEAST_RATE = 0.9
 BASE_PORT = 1194
 # Entering 400 hosts one after another takes longer than this machine needs for the work itself.
 HANDS = 8
@@ -138,8 +139,11 @@ class Storm:
                 record = measurement.stop()
             out.unlink()
         note = f"VIP after {moved(record, self.view, owner, fault):.2f} s" if row.kind == "owner-dead" else ""
-        if flood:
-            note = f"{flood['sent'] / flood['seconds']:.0f} first packets/s"
+        if row.flood:
+            rate = flood["sent"] / flood["seconds"] if flood else 0.0
+            if rate < LEAST_RATE * JUNK_RATE:
+                raise StormError(f"{row.title}: only {rate:.0f} packets were sent in a second, so it was no flood")
+            note = f"{rate:.0f} first packets/s"
         cpu = (costs.daemons_cpu() - before, spent)
         return self._judge(side=side, row=row, record=record, fault=fault, costs=costs, cpu=cpu, note=note)
 

@@ -118,6 +118,9 @@ def missed(*, scene: Scene, results: Mapping[str, Result], calm: Result | None, 
     ours = results["ours"]
     if scene.target is not None and not ours.last < scene.target * slack:
         found.append(f"last site {seconds_text(ours.last)} s, wanted < {scene.target * slack:g}")
+    if untouched := sum(seconds == 0 for seconds in ours.back.values()):
+        # Where nothing broke nothing can have recovered: such a run has shown nothing.
+        found.append(f"{untouched} sites lost nothing, so the scene was not made for them")
     if math.isinf(ours.last):
         found.append(f"{sum(map(math.isinf, ours.back.values()))} sites did not come back")
     if scene.kind == "junk" and calm is not None and not ours.last <= calm.last * JUNK_FACTOR * slack:

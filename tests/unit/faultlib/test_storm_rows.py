@@ -48,6 +48,12 @@ def test_a_site_that_never_comes_back_is_a_miss_also_where_no_seconds_are_wanted
     assert judge("frozen", ours=result(scene="frozen", back=(1.0, math.inf))) == ["1 sites did not come back"]
 
 
+def test_a_site_that_lost_nothing_has_shown_nothing() -> None:
+    assert judge("daemons", ours=result(back=(0.0, 7.0))) == [
+        "1 sites lost nothing, so the scene was not made for them"
+    ]
+
+
 def test_a_flood_may_cost_half_as_much_again() -> None:
     calm = result(back=(6.0,))
 

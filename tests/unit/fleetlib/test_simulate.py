@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
+from fleetlib import simulate
 from fleetlib.cli import main
 from unit.plugin_utils.fleet_files import write_fleet
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_plan_at_hand_and_a_larger_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +30,11 @@ def test_the_plan_at_hand_and_a_larger_one(tmp_path: Path, capsys: pytest.Captur
     (one,) = json.loads(capsys.readouterr().out)
     assert (one["sites"], one["back"], one["limit"]) == (200, 200, "retransmission of clients")
     assert main(["simulate", "-i", plan, "--sites", "0"]) == 2
+
+
+def test_it_knows_what_the_role_gives_a_daemon() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/tunnel_server/defaults/main.yml").read_text(encoding="utf-8"))
+
+    assert defaults["tunnel_server_socket_buffer"] == simulate.RCVBUF
+    assert defaults["tunnel_server_hand_window"] == simulate.HAND_WINDOW
+    assert defaults["tunnel_server_capacity"] == simulate.CAPACITY
