@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # In `make e2e` a few; `make fault CASE=rotation-killed RUNS=30` for the whole of it.
-RUNS = int(os.environ.get("RUNS") or 3)
+RUNS = int(os.environ.get("RUNS") or 2)
 SITES = int(os.environ.get("SPOKEWRIGHT_ROTATION_SITES") or (20 if RUNS > 3 else 8))
 EVERY = max(1, RUNS // 5)
 SEED = int(os.environ.get("SEED") or time.time())

@@ -15,6 +15,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import certifica
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.authorities import Authorities
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_records import Seen
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_check import check_store
+from key_support import quick_vault
 from unit.plugin_utils.stores import GATEWAYS, SITES, killed_at, reopened, store_in
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ def test_a_site_whose_key_of_the_new_ca_was_given_up_gets_another(tmp_path: Path
         assert "is of the former CA" in ca.outdated(sites=SITES[:1])[SITES[0]]
 
 
-def test_killed_at_any_write_every_key_is_whole_and_the_next_run_finishes(tmp_path: Path) -> None:
+def test_killed_at_any_write_every_key_is_whole_and_the_next_run_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_vault(monkeypatch)
     step, moments = 0, 0
     while True:
         step += 1

@@ -14,6 +14,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import lines, replay
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.server_keys import EVENTS, ServerKeys, fingerprint
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_check import check_store
+from key_support import quick_vault
 from unit.plugin_utils.stores import SITES, killed_at, reopened, store_in
 
 if TYPE_CHECKING:
@@ -120,7 +121,10 @@ def finish(store: KeyStore) -> None:
         store.server_keys.leave_alone(reason=REASON)
 
 
-def test_killed_at_any_write_every_key_is_whole_and_the_next_run_finishes(tmp_path: Path) -> None:
+def test_killed_at_any_write_every_key_is_whole_and_the_next_run_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_vault(monkeypatch)
     step, moments = 0, 0
     while True:
         step += 1
