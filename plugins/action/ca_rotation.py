@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import not_ready
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover_steps import (
     RolloverError,
@@ -56,7 +57,7 @@ class ActionModule(ActionBase):
         try:
             step = _step(fleet=load_fleet(plan_file=Path(args["plan"])), args=args, dry=self._task.check_mode)
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         result.update(step.answer(header="CAs", diff=self._task.diff))
         return result
 

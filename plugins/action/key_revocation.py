@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.revocation import Revocation
@@ -54,7 +55,7 @@ class ActionModule(ActionBase):
                 owner=own_run(),
             )
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         result.update(
             changed=bool(done.revoked or done.made),
             revoked=done.revoked,

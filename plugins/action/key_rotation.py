@@ -17,6 +17,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
@@ -55,7 +56,7 @@ class ActionModule(ActionBase):
             fleet = load_fleet(plan_file=Path(args["plan"]))
             said = step(fleet=fleet, store=open_store(fleet.plan), args=args, dry=self._task.check_mode)
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         diff = said.pop("diff")
         result.update(said)
         if self._task.diff and said["changed"]:
@@ -91,7 +92,7 @@ def _issue(*, fleet: Fleet, store: KeyStore, args: dict[str, t.Any], dry: bool) 
         "to_do": groups["due"] + groups["under_way"],
         # In check mode a due site has no new key yet that could be asked after.
         "to_bring": ([] if dry else groups["due"]) + groups["under_way"],
-        "sites": {site: _brief(turn, dry=dry) for site, turn in turns.items()},
+        "sites": {site: _brief(turn, epochs=index.get(site, {}), dry=dry) for site, turn in turns.items()},
         "msg": f"keys of {len(turns)} sites: {counts or 'none'}",
         "diff": _difference(before=index, after=store.index(sites=due), due=due),
     }
@@ -123,10 +124,10 @@ def _retire(*, fleet: Fleet, store: KeyStore, args: dict[str, t.Any], dry: bool)
     }
 
 
-def _brief(turn: Turn, *, dry: bool) -> dict[str, t.Any]:
-    message = turn.why
-    if turn.kind == "due" and dry:
-        message = f"would make its key of epoch {turn.next}, bring it, and then end the old one: {turn.why}"
+def _brief(turn: Turn, *, epochs: t.Mapping[int, t.Mapping[str, t.Any]], dry: bool) -> dict[str, t.Any]:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils import rotation  # noqa: PLC0415
+
+    message = rotation.foretold(turn, epochs=epochs) if dry else turn.why
     return {"ok": True, "changed": turn.kind == "due", "epoch": turn.epoch, "turn": turn.kind, "message": message}
 
 

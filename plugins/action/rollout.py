@@ -64,10 +64,11 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(missing_required_lib(exc.name or "cryptography")) from exc
         try:
             fleet = load_fleet(plan_file=Path(args["plan"]))
+            store = key_store.open_store(fleet.plan)
             step = rollout_step.Step(
                 fleet=fleet,
-                store=key_store.open_store(fleet.plan),
-                run=rollout_run.RolloutRun(fleet=fleet, run=own_run()),
+                store=store,
+                run=rollout_run.RolloutRun(fleet=fleet, run=own_run(), book=rollout_run.book_in(store)),
                 args=args,
                 dry=self._task.check_mode,
                 say=display.display,

@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover import not_ready
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover_steps import staying, take
 
@@ -61,6 +62,6 @@ class ActionModule(ActionBase):
                 owner=own_run(),
             )
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         result.update(step.answer(header="server keys", diff=self._task.diff))
         return result

@@ -16,6 +16,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.counts import ch
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_verbs import VERBS, check_generation
 
 
@@ -70,7 +71,7 @@ class ActionModule(ActionBase):
             )
             results = {site: one_site.carry_out_alone(run=run, store=store, site=site, owner=owner)}
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         found = site_run.summary(results=results, began=run.began)["sites"][site]
         result.update(
             {name: value for name, value in found.items() if name not in {"ok", "message"}},

@@ -19,6 +19,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import not_begun
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import (
     Circumstances,
     ReportError,
@@ -111,7 +112,7 @@ class ActionModule(ActionBase):
                 for site in [name for name, one in results.items() if one.changed]:
                     result["sites"][site]["diff"] = run.differences(results={site: results[site]})
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         return result
 
 

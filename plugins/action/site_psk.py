@@ -17,6 +17,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_wish import Wish, grant
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_wish import Granted
@@ -66,7 +67,7 @@ class ActionModule(ActionBase):
                 owner=own_run(),
             )
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         key_file = granted.ensured.made_store_key if granted.ensured else None
         if key_file is not None and not dry:
             display.warning(

@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refusal
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
                 whole = sum(keys for keys, _problems in checked)
                 problems = [*(problem for _keys, found in checked for problem in found), *store.ledger.verify()]
         except FleetError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            raise AnsibleActionFail(str(exc), result=refusal(exc)) from None
         found = {site: _keys(index.get(site, {})) for site in sites}
         without = [site for site, one in found.items() if not one["epochs"]]
         result.update(

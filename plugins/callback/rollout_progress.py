@@ -36,13 +36,14 @@ import typing as t
 from ansible import constants as C  # noqa: N812  # as every callback of Ansible names it
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_progress import RolloutProgress
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_progress import REFUSED_EVENT, RolloutProgress
 
 if t.TYPE_CHECKING:
     from ansible.executor.stats import AggregateStats
     from ansible.executor.task_result import CallbackTaskResult
 
-ACTION: t.Final = "spokewright.fleet.rollout"
+COLLECTION: t.Final = "spokewright.fleet."
+ACTION: t.Final = f"{COLLECTION}rollout"
 # Ansible makes its constants when it starts.
 COLOURS: t.Final = {"plain": None, "good": C.COLOR_OK, "bad": C.COLOR_ERROR}  # type: ignore[attr-defined]
 
@@ -81,7 +82,10 @@ class CallbackModule(CallbackBase):
             raise SystemExit(self._progress.exit_code)
 
     def _say(self, result: CallbackTaskResult) -> None:
-        event = result.result.get("event")
-        if result.task.action == ACTION and isinstance(event, dict):
+        event, action = result.result.get("event"), result.task.action
+        if not isinstance(event, dict):
+            return
+        # Another run may keep out every step that changes keys or sites; how far it is, only the rollout says.
+        if action == ACTION or (action.startswith(COLLECTION) and event.get("event") == REFUSED_EVENT):
             line = self._progress.line(event, message=str(result.result.get("msg", "")))
             self._display.display(line.text, color=COLOURS[line.mood])

@@ -16,6 +16,10 @@ class FleetError(Exception):
     """Base of every error this project raises on purpose."""
 
 
+class LockedError(FleetError):
+    """Another operator or run is at work with what is asked for; nothing was changed, and waiting helps."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
     """One fault in an input file: where it is, what is wrong, what to do next.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError, LockedError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import STATES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class KeyStoreError(FleetError):
     """The key store cannot be used as it is."""
 
 
-class KeyStoreLockedError(KeyStoreError):
+class KeyStoreLockedError(KeyStoreError, LockedError):
     """Somebody else changes the key store at this moment."""
 
 

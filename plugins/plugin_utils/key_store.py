@@ -235,14 +235,15 @@ class KeyStore:
         """The CA, and how another one takes its place."""
         return AuthorityStore(maker=self._maker(), ledger=self.ledger, fleet=fleet, key_type=key_type)
 
-    def note(self, event: str, *, site: str = "", epoch: int = 0, reason: str = "") -> None:
+    def note(self, event: str, *, site: str = "", epoch: int = 0, reason: str = "", operation: str = "") -> None:
         """Add a line to the ledger. It waits for nobody: a key may have to be shown while a rollout runs."""
         with told(self.storage):
             self.storage.check()
             self.storage.refuse_foreign()
             entry = self._index.get(site).get(epoch, {}) if site else {}
             self._log(
-                [dataclasses.replace(state_event(site=site, epoch=epoch, state=event, entry=entry), reason=reason)]
+                [dataclasses.replace(state_event(site=site, epoch=epoch, state=event, entry=entry), reason=reason)],
+                operation=operation,
             )
 
     @contextlib.contextmanager
@@ -383,8 +384,8 @@ class KeyStore:
         """Sites whose keys are there and not in the index."""
         return [site for site in sites if set(self.reader.epochs(site)) - set(self._index.get(site))]
 
-    def _log(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        return self.ledger.append(events, who=who(), operation=self._work.name)
+    def _log(self, events: Sequence[Event], *, operation: str = "") -> list[dict[str, Any]]:
+        return self.ledger.append(events, who=who(), operation=operation or self._work.name)
 
     def _maker(self) -> KeyMaker:
         return KeyMaker(storage=self.storage, reader=self.reader, index=self._index, log=self._log)

@@ -9,7 +9,7 @@ time: a record that is lost or wrong costs its soak times and approvals, and no 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
@@ -22,6 +22,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines im
     HALTED,
     HELD_UP,
     OPEN,
+    OUTCOMES,
     PARKED,
     PASSED_OVER,
     PAUSED,
@@ -34,6 +35,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines im
     SiteLine,
     WaveLine,
 )
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.typed_reader import KNOWN
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import PERCENT
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class Rollout:
     sites: dict[str, SiteLine] = field(default_factory=dict)
     halts: list[Halt] = field(default_factory=list)
     ended: float | None = None
-    outcome: str = OPEN
+    outcome: str = field(default=OPEN, metadata={KNOWN: OUTCOMES})
 
     # --- what a run finds
 
@@ -346,27 +348,6 @@ class Rollout:
         line.state = state
         line.reason = reason or ("" if state == DONE else str((answer or {}).get("reason") or ""))
         line.message = message or str((answer or {}).get("message") or "")
-
-
-def to_data(rollout: Rollout) -> dict[str, Any]:
-    """As it is kept."""
-    return asdict(rollout)
-
-
-def from_data(data: Mapping[str, Any]) -> Rollout:
-    """As it was kept.
-
-    Raises:
-        TypeError, KeyError, AttributeError: it is none.
-    """
-    return Rollout(
-        **{
-            **data,
-            "waves": [WaveLine(**one) for one in data["waves"]],
-            "sites": {site: SiteLine(**one) for site, one in data["sites"].items()},
-            "halts": [Halt(**one) for one in data["halts"]],
-        }
-    )
 
 
 def _without_change(answer: Mapping[str, Any]) -> str:

@@ -19,15 +19,16 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError, LockedError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout, from_data, to_data
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import GIVEN_UP, Approval, Control
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import GIVEN_UP, Control
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import iso
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.typed_reader import DamagedError, parsed, read_as
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import ID, refuse_id
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+
+T = TypeVar("T")
 
 DIRECTORY: Final = "rollouts"
 CURRENT, CLAIM, LOCK = "current", "claim.json", "lock"
@@ -46,7 +49,7 @@ _MEND: Final = (
 )
 
 
-class RolloutLockedError(FleetError):
+class RolloutLockedError(LockedError):
     """Another rollout is at work, or was begun and is not finished."""
 
 
@@ -98,31 +101,19 @@ class RolloutFiles:
     def read(self, rollout: str) -> Rollout | None:
         """What was done, nothing when it was never begun."""
         path = self.path(rollout) / STATE
-        data = _read(path)
-        if data is None:
-            return None
-        try:
-            return from_data(data)
-        except (TypeError, KeyError, AttributeError) as exc:
-            raise FleetError(_unreadable(path, exc)) from exc
+        found = _read(Rollout, path)
+        if found is not None and found.rollout != rollout:
+            raise FleetError(_unreadable(path, f"rollout: {found.rollout!r} is not {rollout}, whose file it is"))
+        return found
 
     def write(self, rollout: Rollout) -> None:
         """Keep what was done."""
         path = self._made(rollout.rollout)
-        write_atomic(path / STATE, json.dumps(to_data(rollout), indent=1).encode() + b"\n", MODE)
+        write_atomic(path / STATE, json.dumps(asdict(rollout), indent=1).encode() + b"\n", MODE)
 
     def control(self, rollout: str) -> Control:
         """What people have said of it."""
-        path = self.path(rollout) / CONTROL
-        data = _read(path)
-        if data is None:
-            return Control()
-        try:
-            said = dict(data.get("approved", {})).items()
-            given = {wave: Approval(by=one["by"], sites=tuple(one["sites"])) for wave, one in said}
-            return Control(**{**data, "approved": given})
-        except (TypeError, ValueError, KeyError) as exc:
-            raise FleetError(_unreadable(path, exc)) from exc
+        return _read(Control, self.path(rollout) / CONTROL) or Control()
 
     def write_control(self, rollout: str, control: Control) -> None:
         """Say all of it."""
@@ -162,14 +153,7 @@ class RolloutFiles:
 
     def claim(self) -> Claim | None:
         """Who is at work, or was."""
-        path = self.directory / CLAIM
-        data = _read(path)
-        if data is None:
-            return None
-        try:
-            return Claim(**{**data, "process": Process(**data["process"])})
-        except (TypeError, KeyError) as exc:
-            raise FleetError(_unreadable(path, exc)) from exc
+        return _read(Claim, self.directory / CLAIM)
 
     def take(self, *, what: str, reason: str, process: Process, asked: str = "", dry: bool = False) -> str:
         """Be the one that is at work; returns the id of the rollout, an unfinished one's if this goes on with it.
@@ -273,17 +257,12 @@ def new_id(what: str) -> str:
     return f"{dt.datetime.now(tz=dt.UTC):%Y%m%d-%H%M%S}-{what}"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(kind: type[T], path: Path) -> T | None:
     text = _text(path)
-    if text is None:
-        return None
     try:
-        found = json.loads(text)
-    except ValueError as exc:
+        return None if text is None else read_as(kind, parsed(text))
+    except DamagedError as exc:
         raise FleetError(_unreadable(path, exc)) from exc
-    if not isinstance(found, dict):
-        raise FleetError(_unreadable(path, "it is no JSON object"))
-    return found
 
 
 def _text(path: Path) -> str | None:

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.typed_reader import KNOWN
 
 # Its turn has not come; runs the new generation, and the gateways have seen it; was changed, and was lost or did not
 # come back; could not be changed, and was not; was never reached.
@@ -18,6 +17,9 @@ SITE_STATES: Final = (DONE, FAILED, ABORTED, PARKED, WAITING)
 OPEN, FINISHED, HALTED, PAUSED, GIVEN_UP = "open", "finished", "halted", "paused", "aborted"
 # A wave that is at work; one of which no site could be tried, and which the budget for that lets pass.
 RUNNING, PASSED_OVER = "running", "passed over"
+SOAKING: Final = "soaking"
+WAVE_STATES: Final = (WAITING, RUNNING, SOAKING, DONE, HALTED, PASSED_OVER)
+OUTCOMES: Final = (OPEN, FINISHED, HALTED, PAUSED, GIVEN_UP)
 # What ansible-playbook ends with.
 ALL_WELL, SITES_FAILED, HELD_UP, LOCKED = 0, 2, 3, 4
 
@@ -32,7 +34,7 @@ class SiteLine:
     group: str
     wave: str
     asked: bool = True
-    state: str = WAITING
+    state: str = field(default=WAITING, metadata={KNOWN: SITE_STATES})
     reason: str = ""
     message: str = ""
     activated: float | None = None
@@ -50,7 +52,7 @@ class WaveLine:
     approval: bool = False
     success_percent: int = 0
     settled: int = 0
-    state: str = WAITING
+    state: str = field(default=WAITING, metadata={KNOWN: WAVE_STATES})
     began: float | None = None
     proven: float | None = None
     ended: float | None = None
@@ -84,4 +86,4 @@ class Control:
 
     paused_by: str = ""
     aborted_by: str = ""
-    approved: Mapping[str, Approval] = field(default_factory=dict)
+    approved: dict[str, Approval] = field(default_factory=dict)

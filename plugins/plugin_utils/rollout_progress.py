@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Mood = Literal["plain", "good", "bad"]
 REFUSED: Final = 4
+REFUSED_EVENT: Final = "refused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +48,18 @@ class RolloutProgress:
         """Take note of an event and say it. `message` is the result's own."""
         kind, rollout = str(event.get("event", "")), str(event.get("rollout", ""))
         code = int(event.get("exit_code") or 0)
-        if kind == "refused" and not code:
+        if kind == REFUSED_EVENT and not code:
             code = REFUSED
         self._codes[rollout] = code
-        said = self._said(kind, event) if kind != "refused" else f"refused: {message}"
+        said = f"rollout {rollout}: {self._said(kind, event)}"
+        if kind == REFUSED_EVENT:
+            said = f"rollout {rollout}: refused: {message}" if rollout else f"refused: {message}"
         mood: Mood = "plain"
         if code or event.get("failed"):
             mood = "bad"
         elif kind in {"wave_ended", "closed"}:
             mood = "good"
-        return Line(text=tame(f"rollout {rollout}: {said}"), mood=mood)
+        return Line(text=tame(said), mood=mood)
 
     def _said(self, kind: str, event: Mapping[str, Any]) -> str:
         known = {

@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import PLAN, RolloutFiles
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import PLAN, RolloutFiles, named
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
     DONE,
     GIVEN_UP,
     HALTED,
     OPEN,
     PAUSED,
+    SOAKING,
     WAITING,
     Halt,
     WaveLine,
@@ -36,9 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import Claim
 
     Answers = Mapping[str, Mapping[str, Any]]
+    # Told the rollout, what happens to it, and why.
+    Book = Callable[[str, str, str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +79,16 @@ def plan_of(*, fleet: Fleet, files: RolloutFiles, rollout: str, what: str = "", 
 
 
 class RolloutRun:
-    """One run, of which each step may be a process of its own."""
+    """One run, of which each step may be a process of its own.
 
-    def __init__(self, *, fleet: Fleet, run: int, now: Callable[[], float] = time.time) -> None:
+    Every change is booked before it is kept: `book` writes a line of the ledger.
+    """
+
+    def __init__(self, *, fleet: Fleet, run: int, book: Book, now: Callable[[], float] = time.time) -> None:
         self.fleet = fleet
         self.files = RolloutFiles(fleet)
         self.process = Process.find(run)
+        self.book = book
         self.now = now
 
     def plan(self, rollout: str, *, what: str = "", reason: str = "") -> WavePlan:
@@ -134,6 +143,8 @@ class RolloutRun:
         record.failed, record.unreachable = plan.failed.of(total), plan.unreachable.of(total)
         record.outcome, record.ended = OPEN, None
         if not dry:
+            waves = ", ".join(self.waves(record)) or "none"
+            self.book(rollout, "rollout-opened", f"{named(record.what, record.reason)}; waves to go: {waves}")
             self.files.write(record)
             if not beside:
                 self.files.make_current(rollout)
@@ -163,9 +174,10 @@ class RolloutRun:
         if halt is None and turn and (problems := pair()):
             halt = Halt(at=self.now(), wave=wave, why=f"the pair is not healthy: {'; '.join(problems)}")
         if halt is not None:
-            record.halt(halt, outcome=outcome)
+            self._halt(record, halt, outcome=outcome)
             turn = []
         elif turn:
+            self.book(record.rollout, "rollout-wave-began", f"wave {wave}: {', '.join(turn)}")
             record.begin(line, now=self.now())
         self.files.write(record)
         return turn
@@ -218,7 +230,7 @@ class RolloutRun:
         until = min(line.proven or 0.0, now) + line.soak_seconds
         if not well or not line.soaks or until <= now:
             return [], 0.0
-        line.state = "soaking"
+        line.state = SOAKING
         self.files.write(record)
         return well, until
 
@@ -229,16 +241,35 @@ class RolloutRun:
             return record.halts[-1].why
         record.take_soak(line, lost=lost)
         why = record.end(line, now=self.now())
+        states = Counter(record.sites[site].state for site in line.sites if site in record.sites)
+        self.book(record.rollout, "rollout-wave-ended", f"wave {wave}: {_counted(states)}")
         if why:
-            record.halt(Halt(at=self.now(), wave=wave, why=why))
+            self._halt(record, Halt(at=self.now(), wave=wave, why=why), outcome=HALTED)
         self.files.write(record)
         return why
 
     def close(self, record: Rollout) -> None:
         """The run is over."""
         record.close(now=self.now())
+        counts = {state: number for state, number in record.summary.items() if state != "total"}
+        self.book(record.rollout, "rollout-closed", f"{record.outcome}: {_counted(counts)}")
         self.files.write(record)
         self.release()
+
+    def _halt(self, record: Rollout, halt: Halt, *, outcome: str) -> None:
+        self.book(record.rollout, f"rollout-{outcome}", halt.why)
+        record.halt(halt, outcome=outcome)
+
+
+def book_in(store: KeyStore) -> Book:
+    """Where the lines about rollouts go: into the ledger, each under the name of its rollout."""
+
+    def book(rollout: str, event: str, why: str) -> None:
+        # The first rollout is planned, and may be approved, before there is any key.
+        if store.path.exists():
+            store.note(event, reason=why, operation=f"rollout {rollout}")
+
+    return book
 
 
 def verdicts(record: Rollout, *, since: float) -> dict[str, dict[str, Any]]:
@@ -254,6 +285,10 @@ def verdicts(record: Rollout, *, since: float) -> dict[str, dict[str, Any]]:
             "message": halted if waits else one.message,
         }
     return found
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in counts.items() if number) or "no site"
 
 
 def _wave(record: Rollout, name: str) -> WaveLine:

@@ -100,6 +100,26 @@ def named(site: str, entry: Mapping[str, Any]) -> str:
     return f"{site} epoch {entry['epoch']} {entry['kid']} {entry['psk_fingerprint']} {entry['state']}"
 
 
+def foretold(turn: Turn, *, epochs: Epochs) -> str:
+    """What a rotation would do with a site, its keys by fingerprint."""
+    if turn.kind not in {"due", "under way"}:
+        return turn.why
+    newest = turn.next if turn.kind == "due" else turn.epoch
+    ends = [epoch for epoch in sorted(epochs) if epoch < newest and epochs[epoch]["state"] not in ENDED]
+    end = f"then end {' and '.join(_brief(epochs[epoch]) for epoch in ends)}" if ends else ""
+    if turn.kind == "due":
+        steps = [f"make its key of epoch {turn.next}", "bring it", end]
+    elif epochs[newest]["state"] != "confirmed":
+        steps = [f"bring {_brief(epochs[newest])}", end]
+    else:
+        steps = [end.removeprefix("then ")]
+    return f"would {', '.join(step for step in steps if step)}: {turn.why}"
+
+
+def _brief(entry: Mapping[str, Any]) -> str:
+    return f"epoch {entry['epoch']} ({entry['kid']} {entry['psk_fingerprint']})"
+
+
 def _turn(
     *,
     site: str,

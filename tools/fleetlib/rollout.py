@@ -20,7 +20,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files im
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import Approval
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_plan import Asked, make_plan, plan_data
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import rollout_text
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import plan_of
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import book_in, plan_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_tables import plan_table, rollouts_table
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_view import rollout_data
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import ReportError
@@ -144,13 +144,20 @@ def pause(args: argparse.Namespace) -> bool:
     """No further wave begins; the one at work ends as it would."""
     files = _files(args)
     files.say(args.id, lambda control: dataclasses.replace(control, paused_by=control.paused_by or who()))
-    _say(args, f"rollout {args.id}: paused. A wave that is at work ends with its gate; no other begins.")
+    said = f"rollout {args.id}: paused. A wave that is at work ends with its gate; no other begins."
+    try:
+        _book(args, "rollout-pause-asked")
+    except FleetError as exc:
+        # Who wants it to stop must not have to mend the key store first.
+        said += f" That is not in the ledger: {exc}"
+    _say(args, said)
     return True
 
 
 def resume(args: argparse.Namespace) -> bool:
     """The next run goes on."""
     files = _files(args)
+    _book(args, "rollout-resumed")
     files.say(args.id, lambda control: dataclasses.replace(control, paused_by=""))
     _say(
         args, f"rollout {args.id}: no longer paused. Go on: ansible-playbook playbooks/rollout.yml -e rollout={args.id}"
@@ -170,6 +177,7 @@ def approve_waves(args: argparse.Namespace) -> bool:
     strange = [wave for wave in args.waves if wave not in known]
     if strange:
         raise FleetError(f"rollout {args.id} has no wave {', '.join(strange)}. It has: {', '.join(known)}.")
+    _book(args, "rollout-approved", "; ".join(f"wave {wave}: {', '.join(known[wave])}" for wave in args.waves))
     approved = {wave: Approval(by=who(), sites=tuple(known[wave])) for wave in args.waves}
     files.say(args.id, lambda control: dataclasses.replace(control, approved={**control.approved, **approved}))
     said = ", ".join(
@@ -196,6 +204,7 @@ def abort_rollout(args: argparse.Namespace) -> bool:
         )
     # First of all nobody goes on with it, whatever becomes of this.
     files.say(args.id, lambda control: dataclasses.replace(control, aborted_by=who()))
+    _book(args, "rollout-abort-asked")
     shown = progress.Progress(what="abort")
 
     def say(verb: str, step: Progress) -> None:
@@ -205,6 +214,9 @@ def abort_rollout(args: argparse.Namespace) -> bool:
         found = abort(fleet=fleet, store=store, record=record, by=who(), on_progress=say)
     finally:
         shown.end()
+    left = f", {len(found.left)} could not be asked" if found.left else ""
+    kept = f"{len(found.kept_new)} keep the new, {len(found.went_back)} went back, {len(found.untouched)} not changed"
+    book_in(store)(args.id, "rollout-aborted", kept + left)
     files.write(record)
     try:
         shown_report = f"Report: {shown_path(report_of(fleet=fleet, store=store, files=files, record=record))}"
@@ -237,6 +249,10 @@ def _files(args: argparse.Namespace) -> RolloutFiles:
     if files.read(args.id) is None and files.plan_text(args.id) is None:
         raise files.unknown(args.id)
     return files
+
+
+def _book(args: argparse.Namespace, event: str, why: str = "") -> None:
+    book_in(open_store(load_fleet(plan_file=args.plan_file).plan))(args.id, event, why)
 
 
 def _begun(files: RolloutFiles, rollout: str) -> Rollout:

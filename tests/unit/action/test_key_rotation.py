@@ -55,6 +55,9 @@ def test_young_keys_are_not_due_and_a_reason_makes_them_so_once(plan: str) -> No
     assert asked["diff"]["after"] == "site-0001 epoch 2 (to be made)\nsite-0002 epoch 2 (to be made)\n"
     fingerprint = store_of(plan).index()["site-0001"][1]["psk_fingerprint"]
     assert f"{fingerprint} confirmed\n" in asked["diff"]["before"]
+    kid = store_of(plan).index()["site-0001"][1]["kid"]
+    would = f"would make its key of epoch 2, bring it, then end epoch 1 ({kid} {fingerprint}): lost (epoch 1)"
+    assert asked["sites"]["site-0001"]["message"] == would
     assert epochs(plan) == dict.fromkeys(SITES, 1)
 
     made = rotate(plan, reason="lost", sites=PAIR)
@@ -63,7 +66,15 @@ def test_young_keys_are_not_due_and_a_reason_makes_them_so_once(plan: str) -> No
 
     again = rotate(plan, reason="lost", sites=PAIR)
     assert (again["changed"], again["under_way"], again["to_do"]) == (False, PAIR, PAIR)
+    new = store_of(plan).index()["site-0001"][2]
+    goes_on = rotate(plan, reason="lost", sites=PAIR, check=True)["sites"]["site-0001"]["message"]
+    assert goes_on == (
+        f"would bring epoch 2 ({new['kid']} {new['psk_fingerprint']}), then end epoch 1 ({kid} {fingerprint}): "
+        "its key of epoch 2 is issued"
+    )
     see(plan, 2, "confirmed", PAIR)
+    ends = rotate(plan, reason="lost", sites=PAIR, check=True)["sites"]["site-0001"]["message"]
+    assert ends == f"would end epoch 1 ({kid} {fingerprint}): its key of epoch 1 is not retired yet"
     rotate(plan, state="retired", sites=PAIR)
     done = rotate(plan, reason="lost", sites=PAIR)
     assert (done["changed"], done["not_due"]) == (False, PAIR)

@@ -158,6 +158,14 @@ def test_another_action_ends_nothing(stage: Path) -> None:
     assert "rollout ID" not in done.output
 
 
+def test_a_step_that_another_run_keeps_out_ends_with_its_code(stage: Path) -> None:
+    refused = {"failed": True, "msg": "in use by ann", "event": {"event": "refused", "rollout": "", "exit_code": 4}}
+    done = play(stage, refused, name="something_else")
+
+    assert done.status == 4
+    assert "\nrefused: in use by ann" in done.output
+
+
 def test_a_callback_before_it_hears_of_the_end(stage: Path) -> None:
     done = play(stage, {"event": CLOSED | {"exit_code": 3}}, enabled="other, spokewright.fleet.rollout_progress")
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import open_store
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files import RolloutFiles
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
@@ -24,6 +25,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines im
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.store_lock import Process, who
 from fleetlib.cli import main
+from key_support import quick_vault
 from unit.plugin_utils.fleet_files import write_fleet
 
 KEYS = ("--what", "keys", "--reason", "quarter 4")
@@ -149,6 +151,32 @@ def test_a_rollout_is_paused_goes_on_and_is_approved_by_name(plan: str, capsys: 
     assert said(capsys, "resume", "-i", plan, "q4")[0] == 0
     given = {"north": Approval(by=who(), sites=("site-0002",))}
     assert (files.control("q4").paused_by, files.control("q4").approved) == ("", given)
+
+
+def test_what_people_say_of_a_rollout_is_in_the_ledger(
+    plan: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_vault(monkeypatch)
+    begun(plan)
+    fleet = load_fleet(plan_file=Path(plan))
+    store = open_store(fleet.plan)
+    store.ensure(fleet="test", key_type="p256", gateways=["gw1"], sites=["site-0001"])
+    for words in (("pause", "q4"), ("approve", "q4", "north"), ("resume", "q4")):
+        assert said(capsys, words[0], "-i", plan, *words[1:])[0] == 0
+    lines = [(one["event"], one["reason"]) for one in store.ledger.of("rollout q4")]
+    assert lines == [
+        ("rollout-pause-asked", ""),
+        ("rollout-approved", "wave north: site-0002"),
+        ("rollout-resumed", ""),
+    ]
+    assert store.verify() == []
+    store.ledger.head_path.write_text("{")
+    status, out, _ = said(capsys, "pause", "-i", plan, "q4")
+    assert (status, files_of(plan).control("q4").paused_by) == (0, who())
+    assert "That is not in the ledger: " in out
+    status, _, err = said(capsys, "resume", "-i", plan, "q4")
+    assert (status, files_of(plan).control("q4").paused_by) == (2, who())
+    assert "no number and hash of a line" in err
 
 
 def test_a_wave_that_is_approved_before_the_first_run_is_approved_with_the_sites_of_the_plan(

@@ -88,4 +88,4 @@ def test_a_refusal_says_what_the_result_says_on_one_line() -> None:
 
 def test_an_event_that_lacks_everything_is_no_crash() -> None:
     for kind in ("opened", "wave_began", "wave_ended", "closed", "refused", "something new", ""):
-        assert RolloutProgress().line({"event": kind}).text.startswith("rollout ")
+        assert RolloutProgress().line({"event": kind}).text.startswith(("rollout ", "refused:"))

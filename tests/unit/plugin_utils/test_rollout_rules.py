@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout, from_data, to_data
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
     ABORTED,
     DONE,
@@ -360,13 +360,6 @@ def test_the_exit_code_tells_failed_sites_from_a_rollout_that_was_held_up(
         rollout.halt(Halt(at=NOW, wave="north", why=halted), outcome=HALTED)
     rollout.close(now=NOW)
     assert rollout.exit_code == code
-
-
-def test_it_is_kept_and_read_as_it_was() -> None:
-    rollout = begun(n1=bad("unreachable"))
-    wave(rollout, "canary")
-    rollout.halt(Halt(at=NOW, wave="north", why="so"))
-    assert from_data(to_data(rollout)) == rollout
 
 
 @pytest.mark.parametrize(("unreachable", "outcome"), [(4, "halted"), (5, "finished")])

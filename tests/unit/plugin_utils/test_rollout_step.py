@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
@@ -21,7 +22,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines im
     SiteLine,
     WaveLine,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import RolloutRun
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import RolloutRun, Stage
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_step import Step
 from unit.plugin_utils.fleet_files import write_fleet
 
@@ -33,11 +34,23 @@ if TYPE_CHECKING:
 # The sites of north in the fleet of the tests.
 NORTH = ("site-0002", "site-0004")
 NOW = 5000.0
+WELL = {"ok": True, "reason": "", "message": ""}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RolloutRun:
-    return RolloutRun(fleet=load_fleet(plan_file=write_fleet(tmp_path)), run=os.getpid(), now=lambda: NOW)
+def booked() -> list[tuple[str, ...]]:
+    """The lines for the ledger."""
+    return []
+
+
+@pytest.fixture
+def run(tmp_path: Path, booked: list[tuple[str, ...]]) -> RolloutRun:
+    return RolloutRun(
+        fleet=load_fleet(plan_file=write_fleet(tmp_path)),
+        run=os.getpid(),
+        book=lambda *line: booked.append(line),
+        now=lambda: NOW,
+    )
 
 
 def begun(run: RolloutRun, **states: str) -> Rollout:
@@ -88,9 +101,8 @@ def test_who_has_confirmed_its_new_key_beside_a_rollout_waits_in_it_no_more(
     run: RolloutRun, state: str, *, done: bool
 ) -> None:
     begun(run)
-    well = {"ok": True, "reason": "", "message": ""}
     index = {"site-0002": {1: {"state": "retired"}, 2: {"state": state}}}
-    stage = {"sites": {"site-0004": well}, "unsettled_sites": ["site-0004"]}
+    stage = {"sites": {"site-0004": WELL}, "unsettled_sites": ["site-0004"]}
     step(run, index=index, sites=["site-0004"], stage=stage).opened()
     record = run.record("r1")
     assert record.is_done("site-0002") is done
@@ -121,3 +133,39 @@ def test_what_a_run_has_claimed_for_something_else_is_not_taken_for_this(run: Ro
     other.opened()
     assert claimed == ["configuration"]
     assert keys.endswith("-keys")
+
+
+def opened(run: RolloutRun) -> Rollout:
+    """A rotation of one group that begins now."""
+    stage = Stage(sites=list(NORTH), answers=dict.fromkeys(NORTH, WELL), unsettled=list(NORTH))
+    record = run.open("r2", stage=stage, what="keys", reason="laptop lost")
+    assert record is not None
+    return record
+
+
+def test_every_change_of_a_rollout_is_booked_before_it_is_kept(run: RolloutRun, booked: list[tuple[str, ...]]) -> None:
+    record = opened(run)
+    run.begin(record, "north", pair=list)
+    gate = {NORTH[0]: WELL, NORTH[1]: {"ok": False, "reason": "gate", "message": "no session"}}
+    tried = dict.fromkeys(NORTH, WELL)
+    run.enter(record, "north", activate=tried, gate=gate, confirm=tried, activated={})
+    run.end(record, "north", lost={})
+    run.close(record)
+    assert booked == [
+        ("r2", "rollout-opened", "keys: laptop lost; waves to go: north"),
+        ("r2", "rollout-wave-began", f"wave north: {', '.join(NORTH)}"),
+        ("r2", "rollout-wave-ended", "wave north: 1 done, 1 failed"),
+        ("r2", "rollout-halted", "1 site failed, the budget for that is 0"),
+        ("r2", "rollout-closed", "halted: 1 done, 1 failed"),
+    ]
+
+
+def test_what_cannot_be_booked_is_not_begun(run: RolloutRun) -> None:
+    def no_space(*_line: str) -> None:
+        raise FleetError("the ledger cannot be written: no space left")
+
+    record = opened(run)
+    run.book = no_space
+    with pytest.raises(FleetError, match="no space left"):
+        run.begin(record, "north", pair=list)
+    assert [wave.state for wave in run.record("r2").waves if wave.name == "north"] == [WAITING]

@@ -68,6 +68,7 @@ def test_7_a_step_for_all_sites_that_breaks_leaves_no_site_that_looks_well(tmp_p
     """The gate cannot read the key store's index."""
     index = tmp_path / "keystore/index/c1.json"
     index.parent.mkdir(parents=True)
+    (tmp_path / "keystore").chmod(0o700)
     index.write_text("{")
     activated, asked, output = rollout(tmp_path, {}, real=("tunnel_gate",))
     assert activated == ["c1"]
