@@ -9,6 +9,10 @@ OpenVPN greets whoever connects to its management socket, one client at a time, 
 asked once a minute. In between its event loop is watched: a packet that means nothing is sent to its port, and a loop
 that lives wakes up for it, which the kernel counts. Only when that count stands still is it asked at once. A daemon
 whose socket somebody else holds therefore lives on, and a frozen one neither counts nor greets.
+
+One that wants to run and is not let (a storm of packets or a neighbour has its processor), or that waits for the script
+that judges a key, neither counts nor greets either, and to end it would only make the storm worse: it is left alone
+until it has been so for SPIN_SECONDS.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from dataclasses import dataclass, replace
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_rules import MISSES
 
 ASK_SECONDS = 60.0
+SPIN_SECONDS = 10.0
+"""How long one may be busy without an answer. By then its sites have left, and it may as well be an endless loop."""
 PROVEN = 10
 """How many good looks at a process it takes to know that it had started. One that is just starting is systemd's."""
 
@@ -33,11 +39,13 @@ class Look:
         answer: nothing asked; asked, and no answer yet; the greeting; nobody listens there.
         pid: the process that listens on the socket, as long as it lives.
         wakes: how often that process has gone to sleep of its own accord.
+        busy: it runs or wants to, waits for the disk, or for a program that it has started.
     """
 
     answer: Answer
     pid: int | None
     wakes: int | None
+    busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class Instance:
     proofs: int = 0
     misses: int = 0
     greeted: float | None = None
+    busy: float | None = None
     cured: float | None = None
 
 
@@ -70,12 +79,16 @@ def step(*, before: Instance, look: Look, now: float, late: bool, cure_pause: fl
     greeted = look.answer == "answered"
     state = replace(state, pid=look.pid, wakes=look.wakes, greeted=now if greeted else state.greeted)
     if greeted or woke:
-        state = replace(state, misses=0, proofs=state.proofs + (PROVEN if greeted else 1))
+        state = replace(state, misses=0, busy=None, proofs=state.proofs + (PROVEN if greeted else 1))
         ask = look.answer != "waiting" and (state.greeted is None or now - state.greeted >= ASK_SECONDS)
         return Step(state=state, good=True, ask=ask, cure=False, detail=_held(look=look, state=state, now=now))
     ask = look.answer != "waiting"
     if late:
         return Step(state=state, good=None, ask=ask, cure=False, detail="")
+    if look.busy:
+        state = replace(state, busy=now if state.busy is None else state.busy)
+        if now - (state.busy or now) < SPIN_SECONDS:
+            return Step(state=state, good=None, ask=ask, cure=False, detail="")
     state = replace(state, misses=state.misses + 1)
     if look.pid is None:
         return Step(state=state, good=False, ask=ask, cure=False, detail="nobody listens on its management socket")
@@ -83,7 +96,10 @@ def step(*, before: Instance, look: Look, now: float, late: bool, cure_pause: fl
     cure = state.misses >= MISSES and state.proofs >= PROVEN and rested
     if cure:
         state = replace(state, cured=now, proofs=0)
-    return Step(state=state, good=False, ask=ask, cure=cure, detail="pid %d neither moves nor answers" % look.pid)
+    detail = "pid %d neither moves nor answers" % look.pid
+    if look.busy:
+        detail = "pid %d has been busy for %d s and answers nobody" % (look.pid, now - (state.busy or now))
+    return Step(state=state, good=False, ask=ask, cure=cure, detail=detail)
 
 
 def _held(*, look: Look, state: Instance, now: float) -> str:

@@ -137,6 +137,21 @@ class Process:
         found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)$", text, re.MULTILINE)
         return int(found[1]) if found and self.alive() else None
 
+    def busy(self) -> bool:
+        """Whether it runs or wants to, waits for the disk, or for a program that it has started.
+
+        A stopped process (T), and one that sleeps and does not wake (S), is not. Source: proc_pid_stat(5),
+        proc_tid_children(5).
+        """
+        here = Path("/proc/%d" % self.pid)
+        with contextlib.suppress(OSError):
+            # Its name, in parentheses, may hold anything.
+            state = here.joinpath("stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+            if state in {"R", "D"}:
+                return True
+            return bool(here.joinpath("task", str(self.pid), "children").read_text(encoding="ascii").strip())
+        return False
+
 
 def port_in(*, configuration: str) -> int:
     """The port an OpenVPN configuration names."""

@@ -155,7 +155,12 @@ class InstanceWatch:
         answer = self._question.take()
         self._find_process()
         process = self._process
-        look = Look(answer=answer, pid=process.pid if process else None, wakes=process.wakes() if process else None)
+        look = Look(
+            answer=answer,
+            pid=process.pid if process else None,
+            wakes=process.wakes() if process else None,
+            busy=process is not None and process.busy(),
+        )
         done = step(before=self._state, look=look, now=now, late=late, cure_pause=self._cure_pause)
         self._state = done.state
         if done.cure and process:

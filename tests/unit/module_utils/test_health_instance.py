@@ -8,6 +8,7 @@ from __future__ import annotations
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_instance import (
     ASK_SECONDS,
     PROVEN,
+    SPIN_SECONDS,
     Answer,
     Instance,
     Look,
@@ -28,12 +29,20 @@ class World:
         self.done: list[Step] = []
 
     def see(
-        self, *, times: int = 1, answer: Answer = "free", wakes: int = 1, running: bool = True, late: bool = False
+        self,
+        *,
+        times: int = 1,
+        answer: Answer = "free",
+        wakes: int = 1,
+        running: bool = True,
+        late: bool = False,
+        busy: bool = False,
     ) -> Step:
         for _ in range(times):
             self.now += INTERVAL
             self.wakes += wakes
-            look = Look(answer=answer, pid=self.pid if running else None, wakes=self.wakes if running else None)
+            seen = {"pid": self.pid, "wakes": self.wakes} if running else {"pid": None, "wakes": None}
+            look = Look(answer=answer, busy=busy, **seen)
             done = step(before=self.state, look=look, now=self.now, late=late, cure_pause=PAUSE)
             self.state = done.state
             self.done.append(done)
@@ -91,6 +100,30 @@ def test_a_daemon_too_busy_to_sleep_that_greets_lives() -> None:
         world.see(wakes=0)
         assert world.see(answer="answered", wakes=0).good
     assert world.cures == 0
+
+
+def test_one_that_is_kept_from_running_is_left_alone_and_a_frozen_one_after_it_is_not() -> None:
+    world = World().living()
+    done = world.see(answer="waiting", wakes=0, busy=True, times=int(SPIN_SECONDS / INTERVAL) - 1)
+    assert (done.good, world.cures) == (None, 0)
+
+    world.see(answer="waiting", wakes=0, times=MISSES)
+    assert world.cures == 1
+
+
+def test_one_that_is_busy_now_and_then_is_not_taken_for_an_endless_loop() -> None:
+    world = World().living()
+    for _ in range(10):
+        world.see(answer="waiting", wakes=0, busy=True, times=int(SPIN_SECONDS / INTERVAL) - 1)
+        assert world.see(busy=True).good
+    assert world.cures == 0
+
+
+def test_an_endless_loop_is_ended() -> None:
+    world = World().living()
+    done = world.see(answer="waiting", wakes=0, busy=True, times=int(SPIN_SECONDS / INTERVAL) + MISSES + 1)
+    assert world.cures == 1
+    assert done.detail == "pid 100 has been busy for 10 s and answers nobody"
 
 
 def test_it_is_ended_once_in_a_minute_and_again_after_it() -> None:

@@ -125,10 +125,33 @@ def test_a_frozen_one_neither_wakes_nor_greets(server: Server) -> None:
             poke(through=through, port=server.port)
         assert answer(question, seconds=0.5) == "waiting"
         assert (process.wakes(), question.listener) == (before, server.process.pid)
+        assert not process.busy()
     finally:
         server.process.send_signal(signal.SIGCONT)
     assert answer(question) == "answered"
     process.close()
+
+
+def test_a_process_that_wants_to_run_or_waits_for_a_program_is_busy_and_a_stopped_one_is_not() -> None:
+    with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as spins:
+        process = Process(spins.pid)
+        try:
+            assert process.busy()
+            spins.send_signal(signal.SIGSTOP)
+            assert wait(lambda: not process.busy())
+        finally:
+            process.close()
+            spins.kill()
+    with subprocess.Popen(["sh", "-c", "sleep 60; :"], start_new_session=True) as waits:
+        process = Process(waits.pid)
+        try:
+            assert wait(process.busy)
+            time.sleep(0.2)
+            assert process.busy()
+        finally:
+            process.close()
+            os.killpg(waits.pid, signal.SIGKILL)
+    assert not process.busy()
 
 
 def test_one_whose_socket_is_held_wakes_and_greets_when_the_holder_has_gone(server: Server) -> None:
