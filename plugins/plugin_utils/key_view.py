@@ -14,10 +14,11 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_storage impo
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rotation import DUE_DAYS, MOST_DAYS, issued_at
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover_steps import Rolled
 
 # The list is renewed when less than a year is left; with less than this somebody has not run anything for long.
 CRL_WATCH_DAYS: Final = 180
@@ -59,8 +60,28 @@ def key_report(
         "due": [site for site, age in live.items() if age >= DUE_DAYS],
         "overdue": overdue,
         "not_in_registry": list(gone),
+        "rollovers": list(_rollovers(fleet=fleet, store=store)),
         "well": not without and not overdue and days is not None and days >= CRL_WATCH_DAYS,
     }
+
+
+def _rollovers(*, fleet: Fleet, store: KeyStore) -> Iterator[dict[str, str]]:
+    """The server key and the CA, where one is to follow another and that is not over."""
+    plan = fleet.plan
+    both: tuple[Rolled, ...] = (store.server_keys, store.authorities(fleet=plan.name, key_type=plan.tunnels.key_type))
+    for what, one in zip(("server key", "CA"), both, strict=True):
+        books = one.books()
+        there = books.there
+        if there.phase != "one":
+            newer = there.other if there.phase == "next" else there.serving
+            yield {
+                "what": what,
+                "serving": there.serving,
+                "other": there.other,
+                "phase": there.phase,
+                "reason": books.reasons.get(newer, ""),
+                "playbook": f"playbooks/{one.playbook}",
+            }
 
 
 def gone_sites(*, fleet: Fleet, store: KeyStore) -> list[str]:

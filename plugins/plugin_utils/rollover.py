@@ -48,6 +48,15 @@ class Books:
     other: str = ""
     reasons: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def there(self) -> There:
+        """What the ledger says is there. Who was made later of the two is to follow, or has followed."""
+        order = list(self.reasons)
+        if not self.other:
+            return There(serving=self.serving)
+        phase: Phase = "next" if order.index(self.other) > order.index(self.serving) else "former"
+        return There(serving=self.serving, other=self.other, phase=phase)
+
     def reason(self, there: There) -> str:
         """Why the newer of the two was made. It names the rotation."""
         return self.reasons.get(there.other if there.phase == "next" else there.serving, "")

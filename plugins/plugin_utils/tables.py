@@ -165,13 +165,25 @@ def keys_table(report: t.Mapping[str, t.Any]) -> str:
     without = len(report["without_key"])
     said = f"{len(rows)} keys" if not without else f"{len(rows) - without} keys, {without} sites have none yet"
     head = ["SITE", "GROUP", "EPOCH", "KEY ID", "FINGERPRINT", "STATE", "ISSUED", "SINCE", "AGE"]
-    return f"{table(head=head, rows=rows)}\n\n{said}; {crl}{_due(report)}{_gone(report)}"
+    return f"{table(head=head, rows=rows)}\n\n{said}; {crl}{_due(report)}{_rollovers(report)}{_gone(report)}"
 
 
 def _due(report: t.Mapping[str, t.Any]) -> str:
     """Keys that have become old."""
     parts = [f"{len(report[name])} {name}" for name in ("due", "overdue") if report[name]]
     return f"\n{', '.join(parts)}: run playbooks/rotate_keys.yml" if parts else ""
+
+
+def _rollovers(report: t.Mapping[str, t.Any]) -> str:
+    """A change of the server key or of the CA that is not over."""
+    said = {
+        "next": "{what}: {serving:.19} serves, {other:.19} is to follow",
+        "former": "{what}: {serving:.19} serves, {other:.19} is still let in",
+    }
+    return "".join(
+        f"\n{tame(said[one['phase']].format_map(one))} ({tame(one['reason'])}): go on with {one['playbook']}"
+        for one in report["rollovers"]
+    )
 
 
 def _gone(report: t.Mapping[str, t.Any]) -> str:

@@ -29,6 +29,7 @@ from unit.plugin_utils.stores import reopened, store_in
 
 if TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollover_steps import Rolled
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -87,6 +88,31 @@ def test_keys_that_became_old_are_told_and_very_old_ones_are_not_well(plan: str,
     assert "90 d\n" in keys_table(old)
     assert "\n1 due: run playbooks/rotate_keys.yml" in keys_table(old)
     assert "\n1 due, 1 overdue: run playbooks/rotate_keys.yml" in keys_table(very_old)
+
+
+@pytest.mark.parametrize(("what", "playbook"), [("server key", "rotate_server_key.yml"), ("CA", "rotate_ca.yml")])
+def test_keys_says_that_a_server_key_or_a_ca_is_to_follow_and_how_to_go_on(
+    plan: str, store: KeyStore, capsys: pytest.CaptureFixture[str], what: str, playbook: str
+) -> None:
+    def said() -> str:
+        main(["keys", "-i", plan])
+        return capsys.readouterr().out
+
+    assert f"{what}: " not in said()
+    rolled: Rolled = store.server_keys if what == "server key" else store.authorities(fleet="test", key_type="p256")
+    with store.operation("test"):
+        rolled.make_next(reason="gw2 was stolen")
+    there = rolled.there()
+    old, new = there.serving[:19], there.other[:19]
+    go_on = f"(gw2 was stolen): go on with playbooks/{playbook}"
+    assert f"\n{what}: {old} serves, {new} is to follow {go_on}\n" in said()
+    with store.operation("test"):
+        rolled.turn(reason="gw2 was stolen")
+    assert f"\n{what}: {new} serves, {old} is still let in {go_on}\n" in said()
+    with store.operation("test"):
+        rolled.settle(reason="gw2 was stolen")
+        rolled.leave_alone(reason="gw2 was stolen")
+    assert f"{what}: " not in said()
 
 
 def test_keys_of_a_group_with_a_site_that_has_none(
