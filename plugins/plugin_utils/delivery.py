@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.bundle import Bundle, agent_text, bare
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.hold import Hold, foretell_hold
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.hold import Hold, foretell_hold, hold_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
     SshTimeoutError,
     Target,
@@ -223,7 +223,7 @@ def settled(*, shown: dict[str, Any], digest: str) -> bool:
 def _dispatch(*, order: Order, ask: Ask) -> SiteResult:
     site, verb = order.target.name, order.verb
     if verb in {"show", "hold", "release"}:
-        return _result(site, ask("show")) if verb == "show" else _brake(order=order, ask=ask)
+        return _brake(order=order, ask=ask) if verb != "show" else _result(site, _show(ask("show")))
     if verb in {"revert", "forget"}:
         words = (verb, *(order.generation.split() or (["old"] if verb == "forget" else [])))
         return _foretell_leaving(order=order, shown=ask("show")) if order.dry_run else _result(site, ask(*words))
@@ -258,6 +258,8 @@ def _foretell(*, order: Order, bundle: Bundle, shown: dict[str, Any]) -> SiteRes
     site, short = order.target.name, bundle.digest[:12]
     if not shown["ok"]:
         return _result(site, shown)
+    if stopped := _stopped(order=order, shown=shown):
+        return stopped
     held = generation_of(shown=shown, digest=bundle.digest)
     facts = {**shown, "verb": order.verb, "digest": bundle.digest, "generation": held or 0}
     if order.verb == "stage":
@@ -287,6 +289,8 @@ def _foretell_leaving(*, order: Order, shown: dict[str, Any]) -> SiteResult:
     site = order.target.name
     if not shown["ok"]:
         return _result(site, shown)
+    if stopped := _stopped(order=order, shown=shown):
+        return stopped
     receipt = {**shown, "verb": order.verb}
     kept = _kept(order=order, shown=shown)
     if kept:
@@ -297,6 +301,20 @@ def _foretell_leaving(*, order: Order, shown: dict[str, Any]) -> SiteResult:
     numbers = ", ".join(str(number) for number in gone)
     message = f"would {word} generation {numbers}" if gone else f"nothing to {word}"
     return SiteResult(site=site, ok=True, changed=bool(gone), message=message, receipt=receipt)
+
+
+def _show(shown: dict[str, Any]) -> dict[str, Any]:
+    held = hold_of(shown)
+    return {**shown, "message": held} if shown["ok"] and held else shown
+
+
+def _stopped(*, order: Order, shown: dict[str, Any]) -> SiteResult | None:
+    """The refusal of a site that is held, where the verb would start its client."""
+    held = hold_of(shown)
+    if not held or order.verb not in {"activate", "revert"}:
+        return None
+    said = f"{held}; release it first"
+    return _result(order.target.name, {**shown, "verb": order.verb, "ok": False, "reason": "held", "message": said})
 
 
 def _brake(*, order: Order, ask: Ask) -> SiteResult:

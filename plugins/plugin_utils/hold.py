@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 USUAL: Final = 2 * HOUR
+USUAL_RATE: Final = "60/min"
 # The site refuses more, whoever asks.
 LONGEST: Final = DAY
 # To say it twice within a twentieth of the time is to say it once; the site has the last word.
@@ -52,6 +54,11 @@ class Hold:
         """As the site is told."""
         return ("hold", str(self.seconds), str(int(self.now)), one_line(self.by), one_line(self.reason))
 
+    @property
+    def until(self) -> str:
+        """Its end in UTC, by the controller's clock."""
+        return dt.datetime.fromtimestamp(self.now + self.seconds, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
 
 def one_line(text: str) -> str:
     """What somebody typed, on one line and no longer than one reads."""
@@ -81,6 +88,13 @@ def read_rate(text: str) -> float:
     if found is None or not float(found[1]):
         raise HoldError(f"{text!r} is no rate. Write how many sites in which time, as 20/min, 2/s or 600/h.")
     return float(found[1]) / _PER[found[2]]
+
+
+def hold_of(shown: Mapping[str, Any]) -> str:
+    """What a site says of its hold, in words; nothing when it is not held."""
+    left = int(shown.get("held") or 0)
+    why = f": {shown['held_reason']}" if left and shown.get("held_reason") else ""
+    return f"held for another {duration(left)} by {shown.get('held_by', '')}{why}" if left else ""
 
 
 def foretell_hold(*, hold: Hold | None, shown: Mapping[str, Any]) -> dict[str, Any]:

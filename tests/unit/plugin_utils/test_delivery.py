@@ -172,6 +172,16 @@ def test_a_dry_run_refuses_to_forget_what_the_run_would_refuse(
     assert result.message == f"site-0001: would not be forgotten: {why}"
 
 
+@pytest.mark.parametrize("verb", ["activate", "revert"])
+def test_a_dry_run_says_that_a_held_site_would_refuse(verb: str) -> None:
+    state = shown(held=600, held_by="ann@desk", held_reason="storm")
+    found, words = play(verb, state, dry_run=True)
+    assert (found.ok, found.reason, words) == (False, "held", ["show"])
+    assert found.message == "site-0001: held for another 10 min by ann@desk: storm; release it first"
+    assert play("show", state)[0].message == "held for another 10 min by ann@desk: storm"
+    assert play("stage", state, dry_run=True)[0].ok
+
+
 def test_a_bundle_that_is_held_already_is_told_with_what_is_left_to_do() -> None:
     held, _ = play("stage", shown(digest=D, generation=4))
     assert (held.changed, held.message) == (False, "generation 4 holds bundle dddddddddddd")
