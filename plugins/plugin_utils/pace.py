@@ -90,9 +90,10 @@ class Pace:
         return Step(do=GO if now >= self._next else WAIT)
 
     def released(self, *, now: float) -> None:
-        """A site was released. The next turn is counted from when this one was due."""
+        """A site was released. The next turn is counted from when this one was due, and the first one was due then."""
+        due = max(self._next, now - MADE_UP_SECONDS) if self.begun else now
         self.begun.append(now)
-        self._next = max(self._next, now - MADE_UP_SECONDS) + 1 / self.rules.rate
+        self._next = due + 1 / self.rules.rate
 
     @property
     def measured(self) -> float | None:

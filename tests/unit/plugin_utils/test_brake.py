@@ -213,11 +213,11 @@ def test_a_release_is_paced_and_seen_by_the_gateways(held: HeldFleet) -> None:
     assert [(one.ok, one.changed) for one in done.results.values()] == [(True, True)] * 4
     assert "an echo went through the tunnel" in done.results["site-0001"].message
     assert held.told("release") == EVERY
-    assert done.rate == pytest.approx(2.0, rel=0.1)
+    assert done.rate == pytest.approx(2.0, rel=0.25)
     assert held.running == EVERY
     assert noted(held) == {}
     report = release_report(done=done, rate=2.0)
-    assert report["measured_per_minute"] == pytest.approx(120, rel=0.1)
+    assert report["measured_per_minute"] == pytest.approx(120, rel=0.25)
     assert report["said"].startswith("release: 4 sites, 4 released, 0 as they should be, 0 failed, in ")
     assert report["said"].endswith("/min kept of 120/min")
     assert report["next"] == []

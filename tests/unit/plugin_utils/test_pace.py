@@ -47,6 +47,12 @@ def test_what_a_controller_that_stood_still_has_missed_is_no_burst() -> None:
     assert len(at_once) <= 21
 
 
+def test_the_first_turn_is_when_somebody_is_there_to_be_released() -> None:
+    pace = Pace(rules=Rules(rate=2.0), now=1000.0)
+    release(pace, sites=3, began=1000.9)
+    assert pace.measured == pytest.approx(2.0, rel=0.1)
+
+
 def step(pace: Pace, *, now: float = 1000.0, **seen: Any) -> tuple[str, str]:
     found = {"in_flight": 0, "late": 0, "owner": True, "handshakes": 0, "at": now, **seen}
     look = Seen(at=found["at"], owner=found["owner"], handshakes=found["handshakes"])

@@ -330,7 +330,7 @@ def test_killed_at_any_step_nobody_is_held_for_ever(tmp_path: Path, verb: str) -
             )
         words = (verb, "3600", str(int(time.time())), *WHO) if verb == "hold" else (verb,)
         ran = site.start(*words)
-        (home / "steps").write_text("." * 1000)
+        (home / "steps").write_text(".\n" * 1000)
         if ran.returncode == 0:
             assert killed == step - 1
             break

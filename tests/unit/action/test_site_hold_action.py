@@ -47,7 +47,7 @@ def test_hold_and_release_and_both_again(held: HeldFleet) -> None:
     assert held.running == ["site-0001"]
     released = do(held, "released", rate="120/min")
     assert (released["changed"], released["failed_sites"], released["stopped"]) == (True, [], "")
-    assert released["measured_per_minute"] == pytest.approx(120, rel=0.1)
+    assert released["measured_per_minute"] == pytest.approx(120, rel=0.25)
     assert do(held, "released")["changed"] is False
     assert len(held.running) == 4
 
