@@ -164,7 +164,7 @@ def test_4_a_release_keeps_its_rate_names_who_is_off_and_goes_on_after_a_kill() 
     released = [site for site, one in found["sites"].items() if one["changed"]]
     assert set(released) == before
     assert found["stopped"] == ""
-    assert found["waited_seconds"] == 0
+    assert found["waited_seconds"] < 2
     assert found["measured_per_minute"] == pytest.approx(PER_MINUTE, rel=0.1)
     # The sites' own word on it; how long a login takes differs from one to the next.
     starts = sorted(started(site) for site in released)
