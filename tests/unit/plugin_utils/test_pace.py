@@ -42,7 +42,7 @@ def test_what_a_turn_takes_adds_up_to_nothing(rate: float, each: float) -> None:
 def test_what_a_controller_that_stood_still_has_missed_is_no_burst() -> None:
     pace = Pace(rules=Rules(rate=10.0), now=1000.0)
     before = release(pace, sites=20, began=1000.0)
-    release(pace, sites=60, began=before + 30)
+    release(pace, sites=60, began=before + 30, tick=0.005)
     at_once = [one for one in pace.begun if before + 30 <= one < before + 31]
     assert len(at_once) <= 21
 
