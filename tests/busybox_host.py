@@ -76,7 +76,10 @@ class Host:
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def boot(self) -> None:
-        words = ("ip", "netns", "exec", self.name, "unshare", "--pid", "--mount", "--ipc", "--uts", "--fork")
+        # It counts its own time since the boot.
+        up = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+        own = ("--pid", "--mount", "--ipc", "--uts", "--time", "--boottime", f"-{up}", "--fork")
+        words = ("ip", "netns", "exec", self.name, "unshare", *own)
         started = subprocess.Popen(
             [*words, "sh", "-c", BOOT, "boot", str(self.tree), str(uuid.uuid4())],
             stdin=subprocess.DEVNULL,

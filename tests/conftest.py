@@ -34,7 +34,7 @@ LONG = "long: runs with `make e2e LONG=1`, as before a release"
 # Who begins with hosts as new comes first. These go on with the fleet that the README's reader has built, and leave it
 # whole. The changes of the pair come late: they give the daemons another configuration than the plan does.
 SHARE_A_FLEET = (
-    *("test_docs", "test_revocation", "test_pair"),
+    *("test_docs", "test_revocation", "test_hold", "test_pair"),
     *("test_pair_daemons", "test_pair_hosts", "test_pair_paths", "test_pair_traffic", "test_rotation"),
 )
 

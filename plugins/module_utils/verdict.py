@@ -21,6 +21,7 @@ DUPLICATE_SESSION = "duplicate session"
 FLAPPING = "flapping"
 HANDSHAKING = "handshaking"
 NEVER_SEEN = "never seen"
+HELD = "held"
 VERDICTS = (
     UP,
     DOWN,
@@ -32,6 +33,7 @@ VERDICTS = (
     FLAPPING,
     HANDSHAKING,
     NEVER_SEEN,
+    HELD,
 )
 RECENT_SECONDS = 600
 """How far back the beginnings of a site's sessions count."""
@@ -123,6 +125,7 @@ def judge(
     starts: t.Sequence[Start] = (),
     now: float = 0.0,
     own_epoch: int = 0,
+    held: str = "",
 ) -> SiteVerdict:
     """Judge one site.
 
@@ -138,7 +141,10 @@ def judge(
         starts: the beginnings of its sessions that looks have found, this one included, the oldest first.
         now: the gateways' time at this look.
         own_epoch: the epoch of the key that the site itself says it runs with; 0 if it was not asked.
+        held: until when and by whom its client is kept stopped, by the site's own word; empty if it is not.
     """
+    if held:
+        return SiteVerdict(expected.site, HELD, held)
     live = sorted((session for session in sessions if session.owner), key=lambda one: one.connected_since)
     again = _began_anew(starts=starts, now=now)
     if live:

@@ -74,6 +74,7 @@ summary:
     flapping: 0
     handshaking: 0
     never_seen: 0
+    held: 0
     oob_up: 0
     oob_down: 0
     oob_not_asked: 8

@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The verbs of the site agent, spoken over SSH in one exchange: show, stage, activate, confirm, revert, forget."""
+"""The verbs of the site agent, spoken over SSH in one exchange: show, stage, activate, confirm, revert, and so on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.bundle import Bundle, agent_text, bare
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.hold import Hold, foretell_hold, hold_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import (
     SshTimeoutError,
     Target,
@@ -57,9 +58,9 @@ class ReceiptError(FleetError):
 class Order:
     """What one site is to do.
 
-    `generation` is for `revert` (a number) and `forget` (a number, a digest, "epoch E", "below E" or "old"). With
-    `texts` the answer carries configuration and manifest of what is current, for a difference; a dry run always asks
-    for them.
+    `generation` is for `revert` (a number) and `forget` (a number, a digest, "epoch E", "below E" or "old"), `hold` for
+    `hold`. With `texts` the answer carries configuration and manifest of what is current, for a difference; a dry run
+    always asks for them.
     """
 
     target: Target
@@ -69,6 +70,7 @@ class Order:
     dry_run: bool = False
     generation: str = ""
     texts: bool = False
+    hold: Hold | None = None
 
 
 def carry_out(*, order: Order, timeouts: Timeouts | None = None) -> SiteResult:
@@ -220,8 +222,8 @@ def settled(*, shown: dict[str, Any], digest: str) -> bool:
 
 def _dispatch(*, order: Order, ask: Ask) -> SiteResult:
     site, verb = order.target.name, order.verb
-    if verb == "show":
-        return _result(site, ask("show"))
+    if verb in {"show", "hold", "release"}:
+        return _brake(order=order, ask=ask) if verb != "show" else _result(site, _show(ask("show")))
     if verb in {"revert", "forget"}:
         words = (verb, *(order.generation.split() or (["old"] if verb == "forget" else [])))
         return _foretell_leaving(order=order, shown=ask("show")) if order.dry_run else _result(site, ask(*words))
@@ -256,6 +258,8 @@ def _foretell(*, order: Order, bundle: Bundle, shown: dict[str, Any]) -> SiteRes
     site, short = order.target.name, bundle.digest[:12]
     if not shown["ok"]:
         return _result(site, shown)
+    if stopped := _stopped(order=order, shown=shown):
+        return stopped
     held = generation_of(shown=shown, digest=bundle.digest)
     facts = {**shown, "verb": order.verb, "digest": bundle.digest, "generation": held or 0}
     if order.verb == "stage":
@@ -285,6 +289,8 @@ def _foretell_leaving(*, order: Order, shown: dict[str, Any]) -> SiteResult:
     site = order.target.name
     if not shown["ok"]:
         return _result(site, shown)
+    if stopped := _stopped(order=order, shown=shown):
+        return stopped
     receipt = {**shown, "verb": order.verb}
     kept = _kept(order=order, shown=shown)
     if kept:
@@ -295,6 +301,31 @@ def _foretell_leaving(*, order: Order, shown: dict[str, Any]) -> SiteResult:
     numbers = ", ".join(str(number) for number in gone)
     message = f"would {word} generation {numbers}" if gone else f"nothing to {word}"
     return SiteResult(site=site, ok=True, changed=bool(gone), message=message, receipt=receipt)
+
+
+def _show(shown: dict[str, Any]) -> dict[str, Any]:
+    held = hold_of(shown)
+    return {**shown, "message": held} if shown["ok"] and held else shown
+
+
+def _stopped(*, order: Order, shown: dict[str, Any]) -> SiteResult | None:
+    """The refusal of a site that is held, where the verb would start its client."""
+    held = hold_of(shown)
+    if not held or order.verb not in {"activate", "revert"}:
+        return None
+    said = f"{held}; release it first"
+    return _result(order.target.name, {**shown, "verb": order.verb, "ok": False, "reason": "held", "message": said})
+
+
+def _brake(*, order: Order, ask: Ask) -> SiteResult:
+    site = order.target.name
+    if not order.dry_run:
+        return _result(site, ask(*(order.hold.words if order.hold else ("release",))))
+    shown = ask("show")
+    if not shown["ok"]:
+        return _result(site, shown)
+    foretold = foretell_hold(hold=order.hold, shown=shown)
+    return _result(site, {**shown, "verb": order.verb, "ok": not foretold["reason"], **foretold})
 
 
 def _going(*, order: Order, shown: dict[str, Any]) -> list[int]:

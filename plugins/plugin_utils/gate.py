@@ -82,21 +82,36 @@ def wait_for_sites(
         if evidence is None:
             late = f"the gateways' answer did not come within {seconds:.0f} s"
             return {site: passed.get(site, Passed(site, ok=False, message=late)) for site in sites}
-        verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={}, keys=keys)
-        for site in waiting:
-            passed[site] = _judge(
-                verdict=verdicts[site],
-                evidence=evidence,
-                address=address[site],
-                since=activated.get(site),
-                newest=_newest((keys or {}).get(site, {})),
-            )
+        passed.update(judge_sites(fleet=fleet, evidence=evidence, sites=waiting, since=activated, keys=keys))
         done = sum(one.ok for one in passed.values())
         if on_look is not None:
             on_look(done, len(sites))
         if done == len(sites) or time.monotonic() >= deadline:
             return passed
         time.sleep(pause)
+
+
+def judge_sites(
+    *,
+    fleet: Fleet,
+    evidence: Evidence,
+    sites: t.Sequence[str],
+    since: t.Mapping[str, float],
+    keys: Index | None = None,
+) -> dict[str, Passed]:
+    """Which of these sites pass by one look; the arguments are those of `wait_for_sites`."""
+    address = {site.id: str(site.tunnel_address) for site in fleet.sites}
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings={}, keys=keys)
+    return {
+        site: _judge(
+            verdict=verdicts[site],
+            evidence=evidence,
+            address=address[site],
+            since=since.get(site),
+            newest=_newest((keys or {}).get(site, {})),
+        )
+        for site in sites
+    }
 
 
 def _in_time(look: t.Callable[[list[str]], Evidence], echo: list[str], *, seconds: float) -> Evidence | None:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 from dataclasses import dataclass
+
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.holds import HoldNote, note_of
 
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult
@@ -19,7 +22,8 @@ NOT_TRIED: t.Final = "not-tried"
 class OwnWord:
     """One site's answer. ``generation`` and ``epoch`` are what it runs; 0 where it did not say.
 
-    ``asked`` is false where the look was given up before its turn: then nothing is known of its link.
+    ``asked`` is false where the look was given up before its turn: then nothing is known of its link. ``hold``: its
+    client is kept stopped.
     """
 
     asked: bool = True
@@ -28,18 +32,15 @@ class OwnWord:
     message: str = ""
     generation: int = 0
     epoch: int = 0
+    hold: HoldNote | None = None
 
 
 def ask_sites(*, fleet: Fleet, sites: t.Sequence[str]) -> dict[str, OwnWord]:
     """Ask these sites, many at a time. A site that cannot be asked is part of the answer, never an exception."""
     # A look at the gateways alone needs none of this.
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.site_run import SiteRun  # noqa: PLC0415
-    from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Timeouts  # noqa: PLC0415
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.brake import Brake  # noqa: PLC0415
 
-    # Somebody waits for the table, and a link that is down is an answer.
-    short = Timeouts(connect=6, banner=10, auth=10, command=15, deadline=25, retries=1)
-    run = SiteRun(fleet=fleet, verb="show", deadman_seconds=0, dry_run=False, timeouts=short)
-    return {site: own_word(result) for site, result in run.carry_out(sites=sites).items()}
+    return {site: own_word(one) for site, one in Brake(fleet=fleet, verb="show").carry_out(sites=sites).items()}
 
 
 def own_word(result: SiteResult) -> OwnWord:
@@ -54,4 +55,9 @@ def own_word(result: SiteResult) -> OwnWord:
         for one in result.receipt.get("generations", ())
         if one["generation"] == current
     ]
-    return OwnWord(up=True, generation=int(current), epoch=int(epochs[0] or 0) if epochs else 0)
+    return OwnWord(
+        up=True,
+        generation=int(current),
+        epoch=int(epochs[0] or 0) if epochs else 0,
+        hold=note_of(result.receipt, now=time.time()),
+    )

@@ -114,6 +114,11 @@ def _sites(report: Report) -> list[tuple[str, str, Samples]]:
             each(lambda one: max(0.0, _unix(report["time"]) - _unix(one["key_issued"])) if one["key_issued"] else None),
         ),
         (
+            "site_held_until_timestamp_seconds",
+            "When the hold of the site is over, Unix time; only while it is held.",
+            each(lambda one: _unix(one["held_until"]) if one["held_until"] else None),
+        ),
+        (
             "site_oob_up",
             "1 if the site answered over its out-of-band link; only where it was asked.",
             each(lambda one: None if one["oob"] == "not asked" else float(one["oob"] == "up")),

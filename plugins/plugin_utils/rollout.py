@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import Wave
 
-# A site that says so was not reached, so nothing was changed there.
-NOT_REACHED: Final = frozenset(("unreachable", "bastion-unreachable", "not-tried", "run-ended"))
+# A site that somebody holds refuses to start its client on anything.
+HELD: Final = "held"
+# A site that says so was not reached, or refused, so nothing was changed there.
+NOT_REACHED: Final = frozenset(("unreachable", "bastion-unreachable", "not-tried", "run-ended", HELD))
 # Whether the site has done what it was told is not known: the answer is missing.
 NO_ANSWER: Final = frozenset(("timeout", "closed", "no-receipt"))
 LEFT: Final = "it had failed in this run before its turn came"
@@ -260,7 +262,9 @@ class Rollout:
             if set(states) != {PARKED}:
                 return "none of its sites is well"
             if not self._shown_before(wave):
-                return f"no site of wave {wave.name} could be reached, and none before it has shown a sound change"
+                return (
+                    f"no site of wave {wave.name} could be {self._tried}, and none before it has shown a sound change"
+                )
         return self._too_many_parked()
 
     def _shown_before(self, wave: WaveLine) -> bool:
@@ -274,7 +278,13 @@ class Rollout:
 
     def _too_many_parked(self) -> str:
         away, budget = self.count(PARKED), self.unreachable
-        return f"{_sites(away)} could not be reached, the budget for that is {budget}" if away > budget else ""
+        return f"{_sites(away)} could not be {self._tried}, the budget for that is {budget}" if away > budget else ""
+
+    @property
+    def _tried(self) -> str:
+        """What parked sites could not be; one that is held was reached."""
+        held = any(one.state == PARKED and one.reason == HELD for one in self.sites.values())
+        return "tried" if held else "reached"
 
     # --- the end of a run
 

@@ -19,7 +19,7 @@ STATES: Final = {
     "done": "runs the new generation; the gateway and a packet through the tunnel have shown it",
     "failed": "was changed and did not come up with the new generation in time; it goes back by itself",
     "aborted": "it could not be changed, or the rollout was given up; it runs what it ran before",
-    "parked": "its out-of-band link is down; it was not tried and is taken up by a later run",
+    "parked": "its out-of-band link is down, or it is held; it was not changed and is taken up by a later run",
     "waiting": "its turn has not come; it runs what it ran before",
 }
 # What nobody has to look into.

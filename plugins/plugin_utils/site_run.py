@@ -241,6 +241,9 @@ BRIEF: Final = (
     "tools",
     "service",
     "enabled",
+    "held",
+    "held_by",
+    "held_reason",
 )
 
 

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import time
 import typing as t
 from collections import Counter, defaultdict
-from dataclasses import asdict
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     UP,
@@ -24,6 +24,7 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import WriteError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.evidence import Evidence, collect, vip_addresses
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.holds import HoldNote, holds_file, read_holds
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_word import OwnWord, ask_sites
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair import holder_problems
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.sightings import (
@@ -63,17 +64,18 @@ def judge_fleet(
     sightings: t.Mapping[str, Sighting],
     keys: Index | None = None,
     own: t.Mapping[str, OwnWord] | None = None,
+    noted: t.Mapping[str, HoldNote] | None = None,
 ) -> dict[str, SiteVerdict]:
     """One verdict for each site of the plan, in the plan's order. Without the key store's index no key is judged.
 
     `sightings` is the memory with this look in it; without any, nothing is judged by what was before. `own` is what the
-    sites that were asked say of themselves.
+    sites that were asked say of themselves. `noted` are the holds that this controller knows of: they only explain.
     """
     said = own or {}
     by_site: dict[str, list[Session]] = defaultdict(list)
     for session in evidence.sessions:
         by_site[session.site].append(session)
-    return {
+    found = {
         site.id: judge(
             expected=expected_of(site, (keys or {}).get(site.id, {})),
             sessions=by_site[site.id],
@@ -83,9 +85,15 @@ def judge_fleet(
             starts=sightings[site.id].starts if site.id in sightings else (),
             now=evidence.now,
             own_epoch=said[site.id].epoch if site.id in said else 0,
+            held=hold.said if site.id in said and (hold := said[site.id].hold) else "",
         )
         for site in fleet.sites
     }
+    for site, one in (noted or {}).items():
+        if site in found and found[site].session is None and not (site in said and said[site].up):
+            why = f"{found[site].why}; it was held {one.said}, and does not answer out of band"
+            found[site] = dataclasses.replace(found[site], why=why)
+    return found
 
 
 def pair_problems(*, fleet: Fleet, evidence: Evidence) -> list[str]:
@@ -121,13 +129,14 @@ def report(
     sightings: t.Mapping[str, Sighting],
     keys: Index | None = None,
     own: t.Mapping[str, OwnWord] | None = None,
+    oob: bool = False,
     groups: t.Sequence[str] = (),
     now: float | None = None,
 ) -> dict[str, t.Any]:
     """The report as plain data, on the sites of `groups` (none named: all) and the pair.
 
     `summary.well` is true only when every site is up, every site that was asked answers out of band, and the pair is
-    as planned. `own` is None when no site was asked.
+    as planned; a held site is neither up nor down, and not well. `own` is what sites say, `oob` whether all were asked.
     """
     sites = sites_of(fleet=fleet, groups=groups)
     counts = Counter(verdicts[site.id].verdict for site in sites)
@@ -138,6 +147,7 @@ def report(
             sighting=sightings.get(site.id),
             epochs=(keys or {}).get(site.id, {}),
             own=(own or {}).get(site.id),
+            oob=oob,
         )
         for site in sites
     ]
@@ -151,7 +161,7 @@ def report(
             "total": len(sites),
             **{verdict.replace(" ", "_"): counts[verdict] for verdict in VERDICTS},
             **{f"oob_{state.replace(' ', '_')}": links[state] for state in OOB_STATES},
-            "well": counts[UP] == len(sites) and not problems and (own is None or links[OOB_UP] == len(sites)),
+            "well": counts[UP] == len(sites) and not problems and (not oob or links[OOB_UP] == len(sites)),
         },
         "problems": problems,
         "vips": list(vip_addresses(fleet)),
@@ -161,7 +171,7 @@ def report(
                 "reachable": not one.error,
                 "error": one.error,
                 "vips": list(one.vips),
-                "instances": [asdict(instance) for instance in one.instances],
+                "instances": [dataclasses.asdict(instance) for instance in one.instances],
             }
             for one in evidence.gateways
         ],
@@ -171,7 +181,7 @@ def report(
 
 
 def _handshake_rows(handshakes: t.Sequence[Handshake]) -> list[dict[str, t.Any]]:
-    return [asdict(one) for one in handshakes]
+    return [dataclasses.asdict(one) for one in handshakes]
 
 
 def _site_row(
@@ -181,7 +191,11 @@ def _site_row(
     sighting: Sighting | None,
     epochs: t.Mapping[int, t.Mapping[str, t.Any]],
     own: OwnWord | None,
+    oob: bool,
 ) -> dict[str, t.Any]:
+    hold = own.hold if own else None
+    # Who was asked only because it may be held has no column of its own.
+    own = own if oob else None
     session = verdict.session
     used = next((one for one in epochs.values() if session and session.kid and one.get("kid") == session.kid), None)
     return {
@@ -202,6 +216,9 @@ def _site_row(
         "bytes_received": session.bytes_received if session else None,
         "bytes_sent": session.bytes_sent if session else None,
         "last_seen": _iso(sighting.when) if sighting else None,
+        "held_until": hold.until if hold else None,
+        "held_by": hold.by if hold else None,
+        "held_reason": hold.reason if hold else None,
         "oob": _oob(own),
         "oob_reason": (own.reason or None) if own else None,
         "oob_why": (own.message or None) if own else None,
@@ -237,22 +254,24 @@ def known_keys(fleet: Fleet) -> Index:
 def look_at_fleet(*, fleet: Fleet, groups: t.Sequence[str] = (), oob: bool = False) -> dict[str, t.Any]:
     """Take one look at the real fleet, remember who was seen, and return the report.
 
-    With `oob` each site of the report is asked as well.
+    With `oob` each site of the report is asked as well; without it those alone that this controller knows as held.
 
     Raises:
         FleetError: a group that there is not.
     """
     sites = [site.id for site in sites_of(fleet=fleet, groups=groups)]
     evidence = collect(fleet=fleet)
-    own = ask_sites(fleet=fleet, sites=sites) if oob else None
     now = time.time()
+    noted = read_holds(holds_file(fleet), now=now)
+    asked = sites if oob else [site for site in sites if site in noted]
+    own = ask_sites(fleet=fleet, sites=asked) if asked else {}
     path = sightings_file(fleet)
     sightings = update_sightings(fleet=fleet, evidence=evidence, sightings=read_sightings(path), now=int(now))
     # A status must be had even where the memory cannot be written (read-only checkout, full disk).
     with contextlib.suppress(OSError, WriteError):
         write_sightings(path, sightings)
     keys = known_keys(fleet)
-    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=sightings, keys=keys, own=own)
+    verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=sightings, keys=keys, own=own, noted=noted)
     return report(
         fleet=fleet,
         evidence=evidence,
@@ -260,6 +279,7 @@ def look_at_fleet(*, fleet: Fleet, groups: t.Sequence[str] = (), oob: bool = Fal
         sightings=sightings,
         keys=keys,
         own=own,
+        oob=oob,
         groups=groups,
         now=now,
     )

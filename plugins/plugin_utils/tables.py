@@ -46,7 +46,7 @@ def status_table(status: t.Mapping[str, t.Any]) -> str:
             one["instance"],
             one["gateway"] or "-",
             one["real_address"] or "-",
-            one["since"] or _last_seen(one, now=status["time"]),
+            one["since"] or _held_until(one) or _last_seen(one, now=status["time"]),
             *(_own_word(one) if asked else []),
         ]
         for one in status["sites"]
@@ -79,6 +79,10 @@ def oob_line(site: t.Mapping[str, t.Any]) -> str:
     """What became of the question to a site."""
     why = _plain(site["oob_why"].removeprefix(f"{site['id']}: "))
     return f"out-of-band link {site['oob']}: {site['oob_reason']}: {why}"
+
+
+def _held_until(site: t.Mapping[str, t.Any]) -> str:
+    return f"held until {site['held_until']}" if site.get("held_until") else ""
 
 
 def _last_seen(site: t.Mapping[str, t.Any], *, now: str) -> str:

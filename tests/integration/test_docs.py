@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the README, rotation, rollouts, tutorial, daily work and the pair, in the order of a reader."""
+"""Every command of the README, rotation, rollouts, the brake, tutorial, daily work and the pair, as a reader does."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ ENDS_OTHERWISE = {
     # It stops before the wave that wants an approval.
     ("rollouts.md", ROLLOUT, "--check"): 3,
     ("rollouts.md", "tools/fleet rollout show 2026-q4"): 1,
+    # A fleet with held sites is not well.
+    ("hold-and-release.md", "tools/fleet status", "tools/fleet hold north"): 1,
+    ("storm-runbook.md", "tools/fleet status", "tools/fleet hold south"): 1,
     # Nothing was removed from this fleet, so there is nothing to release.
     ("daily-work.md", "tools/fleet plan --release site-0009 --write"): 2,
 }
@@ -99,6 +102,11 @@ def test_the_readme() -> None:
 @pytest.mark.long
 def test_a_rotation_of_the_keys_and_a_staged_rollout_go_on_where_the_readme_ends() -> None:
     assert follow("docs/rotate-keys.md", "docs/rollouts.md", "docs/storm-explained.md")
+
+
+@pytest.mark.long
+def test_hold_and_release_and_the_storm_runbook_go_on_where_the_readme_ends() -> None:
+    assert follow("docs/hold-and-release.md", "docs/storm-runbook.md")
 
 
 @pytest.mark.long

@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as bundles
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import delivery
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import ssh_transport as ssh
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.hold import Hold
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
 from busybox_host import WAN, Host, busybox_host
 from delivery_support import site_of
@@ -196,6 +197,31 @@ def test_a_power_cut_in_the_middle_of_probation_ends_on_what_was_confirmed(host:
     assert host.pings(INSIDE, seconds=20)
     found = shown(host)
     assert (found["current"], found["pending"], found["service"], found["enabled"]) == (good, 0, "active", True)
+
+
+def test_a_hold_stays_through_a_power_cut_and_ends_by_release_or_by_itself(host: Host, keys: Keys) -> None:
+    settle(host, keys.good)
+    assert host.pings(INSIDE, seconds=20)
+    held = do(host, "hold", hold=Hold(seconds=3600, by="ann@desk", reason="a storm"))
+    assert (held.ok, held.changed, held.receipt["held_by"]) == (True, True, "ann@desk"), held
+    assert not host.pings(INSIDE, seconds=1)
+    assert do(host, "hold", hold=Hold(seconds=3600, by="ann@desk", reason="a storm")).changed is False
+    host.cut_power()
+    host.boot()
+    assert not host.pings(INSIDE, seconds=8)
+    # A boot counts for a minute, and what was not noted of the one before is not in it.
+    assert 3400 < shown(host)["held"] <= 3540
+    assert do(host, "activate", keys.good).reason == "held"
+    assert not host.pings(INSIDE, seconds=1)
+    assert do(host, "release").changed
+    assert host.pings(INSIDE, seconds=20)
+    assert do(host, "release").changed is False
+    began = time.monotonic()
+    assert do(host, "hold", hold=Hold(seconds=6, by="ann@desk")).ok
+    assert host.pings(INSIDE, seconds=30)
+    assert time.monotonic() - began > 5
+    found = shown(host)
+    assert (found["held"], found["service"]) == (0, "active")
 
 
 def test_where_no_script_runs_the_links_the_init_itself_is_told(host: Host, keys: Keys) -> None:

@@ -22,6 +22,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import delivery, host_keys
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import ssh_transport as ssh
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fan_out import SiteResult, fan_out
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.hold import Hold
 from delivery_support import Remote, free_port, keygen, relay, site_of, sshd
 from key_support import new_store
 
@@ -68,6 +69,27 @@ def test_a_bundle_arrives_is_activated_and_confirmed_and_then_nothing_changes(re
         result = do(remote, verb, key)
         assert (result.ok, result.changed) == (True, False), result
     assert do(remote, "stage", key, dry_run=True).changed is False
+
+
+def test_a_hold_over_ssh_leaves_a_program_on_the_site_that_can_end_it(remote: Remote, key: SiteKey) -> None:
+    for verb in ("stage", "activate", "confirm"):
+        assert do(remote, verb, key).ok
+    hold = Hold(seconds=600, by="ann@desk", reason="a storm")
+    # The service manager of a loopback login says that the client runs whatever it is told.
+    held = do(remote, "hold", key, hold=hold)
+    assert (held.ok, held.changed, held.receipt["held_by"]) == (True, True, "ann@desk"), held
+    assert do(remote, "show", key).receipt["held"] > 590
+    assert do(remote, "activate", key).reason == "held"
+    program = remote.root / "etc/spokewright/state/hold.sh"
+    (remote.root / "etc/spokewright/state/hold").write_text("1 5 boot 1\nann\nover\n")
+    tools = {"SPOKEWRIGHT_ROOT": str(remote.root), "SPOKEWRIGHT_PATH": f"{remote.home}/bin:/usr/bin:/bin"}
+    ended = subprocess.run(
+        ["sh", program, "holder"], env=tools, check=False, capture_output=True, text=True, timeout=30
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert not program.exists()
+    released = do(remote, "release", key)
+    assert (released.ok, released.changed, released.message) == (True, False, "not held")
 
 
 AS_ASKED = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'

@@ -16,7 +16,7 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from fleetlib import commands, deliver, hostkeys, keys, keystore, ledger, rollout, simulate, status
+from fleetlib import brake, commands, deliver, hostkeys, keys, keystore, ledger, rollout, simulate, status
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     ledger.add(verbs, common=common, shape=shape)
     keystore.add(verbs, common=common, shape=shape)
     rollout.add(verbs, common=common, shape=shape)
+    brake.add(verbs, common=common, shape=shape)
     simulate.add(verbs, common=common, shape=shape)
     return top
 

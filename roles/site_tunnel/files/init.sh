@@ -36,8 +36,12 @@ keep() {
   # A stop may come when the client runs and its number is not noted yet.
   trap 'trap "" TERM; [ "$child" != begun ] || child=$!; [ -z "$child" ] || { kill $child; wait $child; }; exit 0' TERM
   while :; do
-    # A generation on probation whose dead-man timer was lost in a power cut is left before the client starts.
-    sh "$current/agent.sh" guard
+    # A generation on probation whose dead-man timer was lost in a power cut is left before the client starts, and a
+    # site that is held waits here.
+    child=begun
+    sh "$current/agent.sh" guard &
+    child=$!
+    wait $child
     child=begun
     openvpn --config "$current/client.conf" --syslog spokewright >"$said" 2>&1 &
     child=$!

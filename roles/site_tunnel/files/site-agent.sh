@@ -3,7 +3,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# What runs on a site: show, stage, activate, confirm, revert, forget. The controller sends this text, without its
+# What runs on a site: show, stage, activate, confirm, revert, forget, hold, release. The controller sends this text, without its
 # comments, as the first bytes of standard input; a bundle follows only after the line SPOKEWRIGHT-WANT. For `stage` the
 # first part of the text is the SSH command, and the second follows only after the line SPOKEWRIGHT-MORE. It reads back
 # a line of what the site holds and a line of what was done, the receipt. Each bundle carries a copy, without
@@ -16,6 +16,9 @@
 #   /etc/spokewright/state/previous      the one confirmed before it
 #   /etc/spokewright/state/pending       "N BOOT_ID STEP UNTIL": on probation until confirmed, or until that uptime
 #   /etc/spokewright/state/reverted      the generation the site went back from, until something is activated
+#   /etc/spokewright/state/hold          "SECONDS END BOOT_ID UPTIME", then who and why: the client is kept stopped
+#   /etc/spokewright/state/held          "END USED BOOT_ID UPTIME": how much of the hold is used up, noted every minute
+#   /etc/spokewright/state/hold.sh       a copy of this text, which ends the hold
 #
 # It may be killed after any line: a verb run again finds what is there and finishes.
 PATH=${SPOKEWRIGHT_PATH:-/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin}
@@ -376,6 +379,11 @@ service() {
       systemctl reset-failed $U
       systemctl restart $U
       ;;
+    systemd-start)
+      systemctl reset-failed $U
+      systemctl start $U
+      ;;
+    systemd-stop) systemctl stop $U ;;
     systemd-enable) systemctl enable $U ;;
     systemd-why) systemctl status $U --no-pager --lines=4 | tail -n 4 ;;
     systemd-look)
@@ -400,6 +408,9 @@ service() {
       control status
       ;;
     *-restart) control restart ;;
+    *-start) control status || service restart ;;
+    # The keeper goes on, and its guard sits the hold out.
+    *-stop) control restart || ! control status ;;
     *-why) sh "$B/current/init.sh" why </dev/null 9>&- ;;
     openrc-enabled) [ -e "$R/etc/runlevels/default/spokewright" ] ;;
     openrc-enable) rc-update add spokewright default ;;
@@ -463,6 +474,95 @@ disarm() {
   systemctl reset-failed $T.timer $T.service
 }
 
+# A hold ends by the site's clock, or when the site has run for its whole length, whichever comes first: no clock that is
+# wrong, stands or jumps can make it longer. Across a boot nothing is known of the last minute, so that counts as used.
+H=spokewright-hold
+HU=$R/etc/systemd/system/$H.service
+HW=$R/etc/systemd/system/multi-user.target.wants/$H.service
+HD=$D/hold.conf
+STEP=60
+LONGEST=86400
+
+# Whether the site is held; the seconds that remain, and who said so and why
+held() {
+  remains=0
+  used=0
+  { read -r hsecs hend b at && read -r by && read -r why; } <"$S/hold" || return 1
+  read -r e u ub uat <"$S/held" && [ "$e" = "$hend" ] && used=$u b=$ub at=$uat
+  for f in "$hsecs" "$hend" "$used" "$at"; do case $f in '' | *[!0-9]*) return 1 ;; esac; done
+  boot_id
+  uptime
+  if [ "$b" = "$boot" ] && [ "$at" -le "$now" ]; then used=$((used + now - at)); else used=$((used + STEP + now)); fi
+  remains=$((hsecs - used))
+  f=$(date +%s)
+  f=$((hend - f))
+  [ "$f" -ge "$remains" ] || remains=$f
+  [ "$remains" -gt 0 ] && return
+  remains=0
+  return 1
+}
+hold_facts() {
+  hold_facts=",\"held\":$remains"
+  [ "$remains" = 0 ] && return
+  text "$by"
+  hold_facts="$hold_facts,\"held_by\":\"$text\""
+  text "$why"
+  hold_facts="$hold_facts,\"held_reason\":\"$text\""
+}
+not_held() {
+  if held; then
+    hold_facts
+    more=$hold_facts
+    fail held "held for another $remains s by $by${why:+: $why}; release it first"
+  fi
+  rm -f "$S/hold" "$S/held"
+}
+
+# Returns when there is no hold any more.
+sit_out() {
+  while held; do
+    put held "$hend $used $boot $now"
+    [ "$remains" -le $STEP ] || remains=$STEP
+    sleep "$remains"
+  done
+}
+
+# Whether the generation sits a hold out; with systemd it needs to know nothing
+knows_holds() { [ $init = systemd ] || grep -q '^holder() {' "$B/current/agent.sh"; }
+# What keeps the client stopped and ends that: a drop-in beside the one of the generation, whatever that is, and a unit
+# that is there again after a boot. Elsewhere it is the guard of the generation itself.
+keep_stopped() {
+  if [ $init != systemd ]; then
+    knows_holds && return
+    fail too-old "generation $cur knows no holds and would start its client again; bring the site up to date first (playbooks/sites.yml)"
+  fi
+  mkdir -p "$D" "${HW%/*}" && chmod 755 "$D" "${HW%/*}" || return 1
+  # Over SSH this text is in a variable of the line that runs it.
+  case ${a:-} in
+    "#spokewright-agent"*) printf '%s\n' "$a" >"$S/hold.sh" ;;
+    *) cat "$0" >"$S/hold.sh" ;;
+  esac || return 1
+  printf '%s\n' "[Unit]" "ConditionPathExists=!$S/hold" >"$HD" || return 1
+  printf '%s\n' "[Unit]" "Description=Starts the tunnel client of a Spokewright site again when its hold is over" \
+    "StartLimitIntervalSec=0" "[Service]" "ExecStart=/bin/sh $S/hold.sh holder" "Restart=on-failure" "RestartSec=5s" >"$HU" || return 1
+  chmod 644 "$HD" "$HU" && flush "$S/hold.sh" "$HD" "$HU" && point "../$H.service" "$HW" && flush "$S" "$D" "${HU%/*}" &&
+    systemctl daemon-reload
+}
+stays_stopped() {
+  [ $init = systemd ] || return 0
+  [ -s "$S/hold.sh" ] && [ -s "$HD" ] && [ -e "$HW" ] && systemctl is-active --quiet $H.service
+}
+
+# [own]: end the hold. Whoever finds the file gone starts the client, and removes what would have done so only then.
+unhold() {
+  rm -f "$S/hold" "$S/held" && flush "$S"
+  service start || return 1
+  [ $init = systemd ] || return 0
+  [ "$1" = own ] || systemctl stop $H.service
+  rm -f "$HW" "$HU" "$HD" "$S/hold.sh"
+  systemctl daemon-reload
+}
+
 # N: make it the current generation
 flip() {
   stale=
@@ -513,7 +613,12 @@ show() {
   num "$4"
   list=
   for d in flock setsid systemd-run logger busybox; do has $d && list="$list${list:+,}\"$d\""; done
-  show_line "$more_facts$num,\"tools\":[$list]"
+  more_facts="$more_facts$num"
+  held
+  hold_facts
+  knows_holds && w=true || w=false
+  hold_facts="$hold_facts,\"holds\":$w"
+  show_line "$more_facts,\"tools\":[$list]$hold_facts"
   ok false ""
 }
 
@@ -534,6 +639,7 @@ activate() {
   meant "$1"
   has openvpn || fail openvpn-missing "openvpn is not installed"
   [ $init != none ] || fail no-service-manager "no init system that can keep the client running was found"
+  not_held
   service look
   [ "$up" = activating ] && up=active
   uptime
@@ -610,6 +716,7 @@ revert() {
     n=$cur
     ok false "generation $num is not current"
   fi
+  not_held
   if [ "$con" = "$n" ] && [ "$prv" != "$n" ]; then
     whole "$prv" || { h= && fail no-previous "no generation before $n is left"; }
     boot_id
@@ -684,6 +791,74 @@ forget() {
   ok "$w" "${gone:+removed generation $gone}"
 }
 
+# SECONDS NOW BY WHY: keep the client stopped for so long. NOW is the controller's clock: the end is by the one that is
+# ahead, so that a clock that is put right does not end the hold.
+hold() {
+  num "$1"
+  secs=$num
+  num "$2"
+  told=$num
+  if [ "$secs" = 0 ] || [ "$secs" -gt $LONGEST ]; then fail bad-time "a site is held for 1 to $LONGEST s, not for $1"; fi
+  lock
+  [ $init != none ] || fail no-service-manager "no init system that could keep the client stopped was found"
+  [ "$cur" != 0 ] || fail no-generation "nothing runs here that could be held"
+  if [ "$pen" != 0 ]; then
+    uptime
+    [ "$until" -gt "$now" ] && w=$((until - now)) || w=0
+    fail on-probation "generation $pen is on probation for another $w s, and would go back by itself; hold it when that is over"
+  fi
+  service look
+  held
+  near=$((secs - remains))
+  [ $near -ge 0 ] || near=$((-near))
+  # To say it twice within a twentieth of the time is to say it once.
+  if [ "$remains" != 0 ] && [ $((near * 20)) -le "$secs" ] && [ "$by" = "$3" ] && [ "$why" = "$4" ] && stays_stopped; then
+    case $up in
+      inactive | failed)
+        hold_facts
+        more=$hold_facts
+        ok false "held for another $remains s"
+        ;;
+    esac
+  fi
+  keep_stopped || fail unwritable "cannot write what would keep the client stopped: $(disk)"
+  boot_id
+  uptime
+  end=$(date +%s)
+  [ "$told" -le "$end" ] || end=$told
+  end=$((end + secs))
+  rm -f "$S/held"
+  put hold "$secs $end $boot $now$nl$3$nl$4" || fail no-space "cannot write below $S"
+  if [ $init = systemd ] && ! systemctl restart $H.service; then
+    unhold
+    fail service-failed "what would end the hold did not start, so the client was not stopped"
+  fi
+  service stop || fail service-failed "the client did not stop. $(service why)"
+  held
+  hold_facts
+  more=$hold_facts
+  ok true "held for $remains s"
+}
+
+# End the hold now.
+release() {
+  lock
+  more=",\"held\":0"
+  [ -e "$S/hold" ] || [ -e "$HU" ] || ok false "not held"
+  unhold || fail service-failed "the client did not start. $(service why)"
+  ok true "released, the client runs"
+}
+
+# called by the unit of the hold, now and after every boot
+holder() {
+  sit_out
+  lock 600
+  # Whoever had the lock may have prolonged it.
+  held && exit 1
+  unhold own || exit 1
+  exit 0
+}
+
 # N: called by the timer. The probation may have been prolonged since.
 deadman() {
   while state && [ "$pen" = "$1" ]; do
@@ -706,6 +881,11 @@ deadman() {
 
 # called before the client starts: a power cut took the timer with it
 guard() {
+  # Where there is a unit for it, that does it.
+  if [ $init != systemd ] && [ -e "$S/hold" ]; then
+    sit_out
+    rm -f "$S/hold" "$S/held"
+  fi
   state
   [ "$pen" != 0 ] || exit 0
   boot_id
@@ -715,7 +895,7 @@ guard() {
 }
 
 case $verb in
-  show | stage | activate | confirm | revert | forget | deadman | guard)
+  show | stage | activate | confirm | revert | forget | hold | release | holder | deadman | guard)
     [ $# = 0 ] || shift
     "$verb" "$@"
     ;;

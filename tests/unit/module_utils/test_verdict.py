@@ -12,6 +12,7 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import (
     DOWN,
     DUPLICATE_SESSION,
     HANDSHAKING,
+    HELD,
     NEVER_SEEN,
     UP,
     WRONG_ADDRESS,
@@ -69,6 +70,13 @@ def test_verdict(sessions: list[Session], verdict: str, why: str) -> None:
 
     assert judged.verdict == verdict
     assert why in judged.why
+
+
+@pytest.mark.parametrize("sessions", [[], [session()], [session(owner=False)]])
+def test_a_site_that_says_it_is_held_is_held_whatever_the_gateways_have_of_it_yet(sessions: list[Session]) -> None:
+    found = judge(expected=EXPECTED, sessions=sessions, seen_before=True, held="until noon by ann")
+
+    assert (found.verdict, found.why, found.session) == (HELD, "until noon by ann", None)
 
 
 def test_a_site_that_was_up_once_is_down_and_not_never_seen() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import delivery as d
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.bundle import Bundle
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.hold import Hold
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Answer, Target
 
 TARGET = Target(
@@ -44,9 +45,7 @@ def shown(**changes: Any) -> dict[str, Any]:
     return {**state, **changes}
 
 
-def play(
-    verb: str, state: dict[str, Any], *, dry_run: bool = False, generation: str = "", texts: bool = False
-) -> tuple[Any, list[str]]:
+def play(verb: str, state: dict[str, Any], *, dry_run: bool = False, **more: Any) -> tuple[Any, list[str]]:
     asked: list[str] = []
 
     def ask(*words: str, bundle: bytes = b"") -> dict[str, Any]:
@@ -54,11 +53,23 @@ def play(
         return {**state, "verb": words[0]}
 
     order = d.Order(target=TARGET, verb=verb, bundle=BUNDLE, deadman_seconds=90, dry_run=dry_run)
-    order = dataclasses.replace(order, generation=generation, texts=texts)
+    order = dataclasses.replace(order, **more)
     return d._dispatch(order=order, ask=ask), asked
 
 
 D = "d" * 64
+HOLD = Hold(seconds=7200, by="ann@desk", reason="a storm", now=1000)
+
+
+def test_what_a_brake_would_do_is_only_asked_for() -> None:
+    state = shown(held=0, holds=True)
+    found, asked = play("hold", state, dry_run=True, hold=HOLD)
+    assert (asked, found.ok, found.changed, found.message) == (["show"], True, True, "would be held for 2 h")
+    found, asked = play("release", shown(held=90, held_by="ann"), dry_run=True)
+    assert (asked, found.changed) == (["show"], True)
+    found, _asked = play("hold", shown(pending=4, held=0, holds=True), dry_run=True, hold=HOLD)
+    assert (found.ok, found.changed, found.reason) == (False, False, "on-probation")
+    assert found.message.startswith("site-0001: generation 4 is on probation")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +85,8 @@ D = "d" * 64
         ("forget", {}, "forget old"),
         ("forget", {"generation": "3"}, "forget 3"),
         ("forget", {"generation": "epoch 2"}, "forget epoch 2"),
+        ("hold", {"hold": HOLD}, "hold 7200 1000 ann@desk a storm"),
+        ("release", {}, "release"),
     ],
 )
 def test_every_verb_is_one_exchange(verb: str, more: dict[str, Any], asked: str) -> None:
@@ -157,6 +170,16 @@ def test_a_dry_run_refuses_to_forget_what_the_run_would_refuse(
     result, words = play("forget", state, dry_run=True, generation=generation)
     assert (result.ok, result.changed, result.reason, words) == (False, False, "in-use", ["show"])
     assert result.message == f"site-0001: would not be forgotten: {why}"
+
+
+@pytest.mark.parametrize("verb", ["activate", "revert"])
+def test_a_dry_run_says_that_a_held_site_would_refuse(verb: str) -> None:
+    state = shown(held=600, held_by="ann@desk", held_reason="storm")
+    found, words = play(verb, state, dry_run=True)
+    assert (found.ok, found.reason, words) == (False, "held", ["show"])
+    assert found.message == "site-0001: held for another 10 min by ann@desk: storm; release it first"
+    assert play("show", state)[0].message == "held for another 10 min by ann@desk: storm"
+    assert play("stage", state, dry_run=True)[0].ok
 
 
 def test_a_bundle_that_is_held_already_is_told_with_what_is_left_to_do() -> None:

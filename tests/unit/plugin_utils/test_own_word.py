@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -26,6 +27,15 @@ HELD = [{"generation": 3, "facts": {"epoch": 2}}, {"generation": 4, "facts": {"e
 )
 def test_a_site_that_answers_says_what_it_runs(receipt: dict[str, Any], word: OwnWord) -> None:
     assert own_word(SiteResult(site="site-0001", ok=True, receipt=receipt)) == word
+
+
+def test_a_site_says_that_it_is_held_and_until_when() -> None:
+    receipt = {"current": 4, "generations": HELD, "held": 600, "held_by": "ann@desk", "held_reason": "storm"}
+    hold = own_word(SiteResult(site="site-0001", ok=True, receipt=receipt)).hold
+
+    assert hold is not None
+    assert (hold.by, hold.reason) == ("ann@desk", "storm")
+    assert 590 <= hold.end - time.time() <= 601
 
 
 @pytest.mark.parametrize("reason", ["unreachable", "auth-refused", "no-receipt", "not-tried"])

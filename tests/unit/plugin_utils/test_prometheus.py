@@ -69,6 +69,7 @@ def site(number: int, **different: Any) -> dict[str, Any]:
         "epoch": 2,
         "key_issued": "2027-01-14T08:00:00Z",
         "oob": "not asked",
+        "held_until": None,
         **different,
     }
 
@@ -125,6 +126,15 @@ def test_a_look_with_everything_in_it() -> None:
     assert value(text, "site_key_age_seconds", site="site-0001", group="canary") == 86400
     assert value(text, "site_oob_up", site="site-0001", group="canary") == 1
     assert value(text, "site_oob_up", site="site-0002", group="north") == 0
+
+
+def test_a_held_site_says_until_when() -> None:
+    held = site(1, verdict="held", held_until="2027-01-15T08:10:00Z")
+    text = exposition(report(held, site(2)))
+
+    assert value(text, "site_held_until_timestamp_seconds", site="site-0001", group="north") == LOOK + 600
+    assert value(text, "sites", group="north", verdict="held") == 1
+    assert "site-0002" not in str(read(text)["spokewright_site_held_until_timestamp_seconds"])
 
 
 def test_what_a_look_did_not_find_has_no_sample() -> None:

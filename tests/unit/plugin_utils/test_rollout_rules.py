@@ -155,6 +155,25 @@ def test_a_later_wave_of_which_nobody_can_be_reached_is_passed_over_within_the_b
     assert states(rollout) == {"c1": DONE, "c2": DONE, "n1": PARKED, "n2": PARKED, "n3": PARKED}
 
 
+def test_a_site_that_is_held_is_parked_and_has_its_turn_when_it_is_released() -> None:
+    rollout = begun(unreachable=2)
+    assert wave(rollout, "canary") == ""
+    kept = {"ok": False, "changed": False, "reason": "held", "message": "n1: held for another 60 s by ann@desk"}
+    rollout.begin(rollout.waves[1], now=NOW)
+    passed = {"n2": WELL, "n3": WELL}
+    rollout.take_wave(
+        rollout.waves[1], activate={"n1": kept, **passed}, gate=passed, confirm=passed, activated={}, now=NOW
+    )
+    assert rollout.end(rollout.waves[1], now=NOW) == ""
+    assert (rollout.sites["n1"].state, rollout.sites["n1"].reason) == (PARKED, "held")
+    assert rollout.sites["n1"].message == "n1: held for another 60 s by ann@desk"
+    rollout.unreachable = 0
+    rollout.close(now=NOW)
+    assert rollout.why == "1 site could not be tried, the budget for that is 0"
+    rollout.take_stage(waves=waves(), asked=["n1"], found={"n1": WELL}, settled=(), now=NOW)
+    assert rollout.turn(rollout.waves[1]) == ["n1"]
+
+
 THREE = [*waves(), Wave(name="south", group="south", sites=("s1",))]
 
 

@@ -52,6 +52,7 @@ def test_a_healthy_fleet_is_well(fleet: Fleet) -> None:
         "flapping": 0,
         "handshaking": 0,
         "never_seen": 0,
+        "held": 0,
         "oob_up": 0,
         "oob_down": 0,
         "oob_not_asked": 4,
@@ -137,7 +138,8 @@ def looked(
     seen = sightings or update_sightings(fleet=fleet, evidence=evidence, sightings={}, now=400)
     own = different.get("own")
     verdicts = judge_fleet(fleet=fleet, evidence=evidence, sightings=seen, own=own)
-    return report(fleet=fleet, evidence=evidence, verdicts=verdicts, sightings=seen, now=1000, **different)
+    asked = own is not None
+    return report(fleet=fleet, evidence=evidence, verdicts=verdicts, sightings=seen, now=1000, oob=asked, **different)
 
 
 def test_sites_that_were_not_asked_cost_nothing_and_say_so(fleet: Fleet) -> None:

@@ -16,13 +16,16 @@ import subprocess
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as bundles
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import delivery
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_transport import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 AGENT = bundles.ROLE / "files" / "site-agent.sh"
 UNIT = "openvpn-client@spokewright.service"
@@ -121,7 +124,7 @@ class Site:
         return self.root / "etc/spokewright"
 
 
-def make(text: str, *, epoch: int = 1) -> bundles.Bundle:
+def make(text: str, *, epoch: int = 1, more: Mapping[str, str] | None = None) -> bundles.Bundle:
     files = {
         "client.conf": text,
         "unit.conf": f"[Service]\n# {text}\n",
@@ -130,6 +133,7 @@ def make(text: str, *, epoch: int = 1) -> bundles.Bundle:
         "facts": bundles.facts_line(epoch=epoch, kid="00ff", psk_fingerprint="SHA256:aa/b+c="),
         "init.sh": INIT,
         "openrc.sh": INIT,
+        **(more or {}),
     }
     manifest = bundles.manifest_of(files=files)
     return bundles.Bundle(
