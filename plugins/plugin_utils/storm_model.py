@@ -133,6 +133,8 @@ class Costs:
     client: float = 3.4
     # Client side, the beginning of any attempt: one process, 35 restarts, 18 ms, measured.
     restart: float = 0.5
+    # Client side, a process that is started, until its first packet: 6 in bench/storm, 20 ms with the handshake.
+    start: float = 16.0
     # A first packet that is answered, and one with a foreign key, measured.
     reset: float = 0.022
     junk: float = 0.017

@@ -542,6 +542,12 @@ def test_the_docs_index_names_every_document() -> None:
     assert [name for name in names if name not in index] == []
 
 
+def test_the_calibration_of_the_simulator_is_current() -> None:
+    done = subprocess.run([ROOT / "tools" / "storm_docs", "--check"], check=False, capture_output=True, text=True)
+
+    assert done.stdout == "current: docs/storm-explained.md\n", f"run tools/storm_docs\n{done.stderr}"
+
+
 def test_the_decisions_index_names_every_decision() -> None:
     folder = ROOT / "docs" / "decisions"
     index = text_of(folder / "README.md")

@@ -34,7 +34,10 @@ STEADY_SECONDS = 180
 # The sites' clients start by their own clocks, all at the same moment; so long before it they are told.
 ALARM_SECONDS = 45
 LOOKED_BEFORE = 4.0
+RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 END_SECONDS = 1.2
+# Microseconds of the clock that time.monotonic() shows as well.
+STARTED = "systemctl show --property=ExecMainStartTimestampMonotonic --value {unit}"
 
 
 class StormError(Exception):
@@ -75,10 +78,15 @@ class Side:
             "name": self.name,
             "sites": len(self.view.lans),
             "daemons": len(units),
+            "cores": processors(),
             "keepalive": [int(word) for word in options["keepalive"]],
             "connect_freq": options.get("connect-freq"),
             "connect_freq_initial": options.get("connect-freq-initial", ["100", "10"]),
             "rcvbuf": options.get("rcvbuf", [None])[0],
+            "rmem_max": int(RMEM_MAX.read_text(encoding="ascii")),
+            "max_clients": int(options.get("max-clients", ["1024"])[0]),
+            "hand_window": int(options.get("hand-window", ["60"])[0]),
+            "verify": "tls-crypt-v2-verify" in options,
             "timers": self.timers,
         }
 
@@ -120,11 +128,14 @@ class Storm:
         self.view = view
         self.folder = folder
         self.owner = scene.GATEWAYS[0]
+        # What a simulation of the scene has to be told, in seconds: how it came about, and not how it ended.
+        self._made: dict[str, float] = {}
 
     def lap(self, *, side: Side, row: storm_rows.Scene) -> storm_rows.Result:
         """Make one scene and see it through."""
         owner = self.owner = side.before()
         self._steady(side)
+        self._made = {}
         out = self.folder / f"{side.name}-{row.name}.raw.json"
         with scene.everything_back(), account.Account(gateways=scene.GATEWAYS, network="fr0") as costs:
             early = self._prepare(side=side, row=row, owner=owner)
@@ -138,7 +149,11 @@ class Storm:
                 time.sleep(END_SECONDS)
                 record = measurement.stop()
             out.unlink()
-        note = f"VIP after {moved(record, self.view, owner, fault):.2f} s" if row.kind == "owner-dead" else ""
+            self._look_back(side=side, row=row, owner=owner, fault=fault)
+        note = ""
+        if row.kind == "owner-dead":
+            self._made["address_moves"] = moved(record, self.view, owner, fault)
+            note = f"VIP after {self._made['address_moves']:.2f} s"
         if row.flood:
             rate = flood["sent"] / flood["seconds"] if flood else 0.0
             if rate < LEAST_RATE * JUNK_RATE:
@@ -156,8 +171,8 @@ class Storm:
     def _prepare(self, *, side: Side, row: storm_rows.Scene, owner: str) -> float:
         """What takes long and comes before the looking: outages, and sleeping clients. Returns the alarm's time."""
         if row.kind == "outage":
-            for host in (scene.other(owner), owner):
-                scene.kill(host)
+            scene.kill(scene.other(owner))
+            self._made["away"] = -scene.kill(owner)
             time.sleep(row.seconds)
         if row.kind == "all-start":
             self._each_site(f"systemctl stop {side.client}")
@@ -180,7 +195,9 @@ class Storm:
             measurement.power_lost(owner, at=when)
             return when
         if row.kind == "outage":
-            return self._returned(side=side, owner=owner, measurement=measurement)
+            when = self._returned(side=side, owner=owner, measurement=measurement)
+            self._made["away"] += when
+            return when
         if row.kind == "all-start":
             return alarm
         if row.kind == "frozen":
@@ -196,7 +213,19 @@ class Storm:
         when = time.monotonic()
         with ThreadPoolExecutor(max_workers=2) as pool:
             list(pool.map(lambda host: scene.must(host, line), hosts))
+        # systemd calls a daemon started when the daemon says that it is ready.
+        self._made["daemon_start"] = time.monotonic() - when
         return when
+
+    def _look_back(self, *, side: Side, row: storm_rows.Scene, owner: str, fault: float) -> None:
+        """What the hosts themselves know of when their processes began; asked after the looking."""
+        if row.kind == "all-start":
+            began = sorted(int(said) / 1e6 for said in self._each_site(STARTED.format(unit=side.client)))
+            self._made["first_start"], self._made["spread"] = began[0] - fault, began[-1] - began[0]
+        if row.kind == "frozen":
+            replaced = int(scene.must(owner, STARTED.format(unit=side.daemons()[0]))) / 1e6 - fault
+            if replaced > 0:
+                self._made["replaced"] = replaced
 
     def _returned(self, *, side: Side, owner: str, measurement: Measurement) -> float:
         """Give the gateway its power back; the last moment at which it could not yet have served a site."""
@@ -205,6 +234,8 @@ class Storm:
         while True:
             looked = time.monotonic()
             if all(measurement.holders_now(vip) for vip in self.view.vips.values()) and side.serving(owner):
+                # On a machine that is busy with a boot one look can take long; the moment lies somewhere in it.
+                self._made["uncertain"] = time.monotonic() - last
                 return last
             last = looked
             if looked - began > side.wait:
@@ -272,11 +303,12 @@ class Storm:
             cpu_machine=last.busy - first.busy,
             busy=(last.busy - first.busy) / seconds / processors(),
             note=note,
+            made=self._made,
         )
 
-    def _each_site(self, script: str) -> None:
+    def _each_site(self, script: str) -> list[str]:
         with ThreadPoolExecutor(max_workers=HANDS) as pool:
-            list(pool.map(lambda site: scene.must(site, script), self.view.lans))
+            return list(pool.map(lambda site: scene.must(site, script), self.view.lans))
 
 
 def moved(record: Record, view: FleetView, owner: str, fault: float) -> float:

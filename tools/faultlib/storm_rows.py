@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from .rows import seconds_text
@@ -80,7 +80,8 @@ class Result:
     """What one side went through: when each site was back (infinite: not by the end), and what it cost.
 
     `waited` is when the looking ended. Processor time is in seconds of one processor; `busy` is the share of the
-    machine's processors that was used between the fault and the last site's return.
+    machine's processors that was used between the fault and the last site's return. `made` is how the scene came about,
+    in seconds: for the simulator, which is to say the rest by itself.
     """
 
     side: str
@@ -95,6 +96,7 @@ class Result:
     cpu_machine: float
     busy: float
     note: str = ""
+    made: dict[str, float] = field(default_factory=dict)
 
     @property
     def times(self) -> list[float]:

@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     _prepare_output()
     args = parser().parse_args(argv)
     try:
-        args.plan_file = find_plan(args.inventory)
+        args.plan_file = find_plan(args.inventory) if simulate.wants_plan(args) else None
         well = args.run(args)
         # Here, and not at the end of the process, where nobody could say what went wrong.
         sys.stdout.flush()
