@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the README, rotation, rollouts, tutorial, daily work, the pair and capacity, in the order of a reader."""
+"""Every command of the README, rotation, rollouts, tutorial, daily work, pair and capacity, in a reader's order."""
 
 from __future__ import annotations
 
