@@ -45,7 +45,7 @@ def datagram(*, source: str, target: str) -> bytes:
 
 def checksum(head: bytes) -> int:
     """The Internet checksum of a header of whole words."""
-    total = sum(struct.unpack("!%dH" % (len(head) // 2), head))
+    total = sum(int(word) for word in struct.unpack("!%dH" % (len(head) // 2), head))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -119,8 +119,8 @@ class Daemon:
                 due = now + interval if late else due + interval
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
-        watches = (*self._watches, self._storm)
-        wanted = {number: call for watch in watches for number, call in watch.sources() if number >= 0}
+        sources = [source for watch in self._watches for source in watch.sources()] + self._storm.sources()
+        wanted = {number: call for number, call in sources if number >= 0}
         for key in list(selector.get_map().values()):
             # The number of a closed descriptor may by now be another one's.
             selector.unregister(key.fd)
