@@ -123,7 +123,8 @@ def step(*, before: State, counted: Count, rules: Rules, now: float, wall: float
     # ``bad_since`` of a storm that is on is when the last sign was seen: the same number for both ways.
     if before.storm.since is not None:
         return _still(state=state, before=before, counted=counted, rules=rules, now=now)
-    if bad_since is None or now - bad_since < rules.seconds:
+    # A sign that is only held may not complete the time: what was over is not to be called a storm afterwards.
+    if not fresh or bad_since is None or now - bad_since < rules.seconds:
         return replace(state, storm=_now(Storm(), counted))
     storm = _now(Storm(since=wall, signs=_texts(state), drops=state.drops, limited=state.limited), counted)
     return replace(state, storm=storm, bad_since=now)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import random
 import typing as t
 from dataclasses import replace
 
@@ -151,6 +152,30 @@ def test_a_storm_is_told_once_and_so_is_its_end() -> None:
 )
 def test_no_false_alarm(story: t.Callable[[], Story], what: str) -> None:
     assert story().storms == [], what
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 8.0])
+@pytest.mark.parametrize("instances", [1, 2, 4, 16])
+def test_sites_that_come_back_in_time_are_no_storm_whenever_the_daemons_write(instances: int, seconds: float) -> None:
+    """Each daemon writes every 10 or 11 s in its own rhythm, so what was over long ago is seen at different moments."""
+    chance = random.Random(instances)  # noqa: S311 - no secret
+    for _try in range(40):
+        rhythms = [(chance.uniform(0, 10), chance.choice((10, 11))) for _each in range(instances)]
+        story = Story()
+        begun = 50 + chance.uniform(0, 11)
+        back = [begun + seconds * number * instances / 400 for number in range(400 // instances)]
+        for turn in range(75):
+            now = turn * EVERY
+            seen = Count()
+            for first, every in rhythms:
+                written = first + every * ((now - first) // every)
+                there = [when for when in back if when <= written]
+                young, half_open = (sum(when > written - age for when in there) for age in (5, 2))
+                before = written < begun - 6
+                seen += Count(sessions=len(back)) if before else Count(len(there), half_open, young)
+            story.go(EVERY, seen)
+
+        assert story.storms == [], (rhythms, begun)
 
 
 def test_bursts_two_to_eight_seconds_apart_are_one_storm() -> None:
