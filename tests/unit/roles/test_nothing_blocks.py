@@ -1,7 +1,10 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A daemon waits for every program it runs, and all its sites with it: one small script is the only one it may run."""
+"""A daemon waits for every program it runs, and all its sites with it: one small script is the only one it may run.
+
+How long it waits for that one is measured under a storm by bench/storm, from the kernel's books.
+"""
 
 from __future__ import annotations
 
