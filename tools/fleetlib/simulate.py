@@ -8,22 +8,24 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity import worst
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm import simulate
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_model import (
     SCENE_KINDS,
+    Costs,
     Scene,
     Setup,
     receive_buffer,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_report import report, storm_table
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_story import SCENE, story_setups
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import site_timers
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import SPREAD, site_timers
 
 if t.TYPE_CHECKING:
     import argparse
 
-# The role's defaults: rcvbuf, hand-window, and limits of four per site of its capacity of 512.
+# The role's defaults, where nothing was measured: rcvbuf, hand-window, four of each limit per site of its capacity.
 RCVBUF, HAND_WINDOW, CAPACITY = 2_097_152, 30, 512
 STORY_SECONDS = 1200.0
 
@@ -62,8 +64,12 @@ def _setup(args: argparse.Namespace) -> Setup:
     sites = len(fleet.sites) if args.sites is None else args.sites
     daemons = len(fleet.instances) if args.daemons is None else args.daemons
     known = [one.timers for one in fleet.sites][:sites]
-    others = [site_timers(site_id=f"simulated-{number}") for number in range(len(known), sites)]
-    limit = 4 * max(CAPACITY, -(-sites // max(1, daemons)))
+    measured = None if fleet.capacity is None else worst(list(fleet.capacity.measured))
+    values = None if fleet.capacity is None else fleet.capacity.values
+    spread = SPREAD if values is None else values.spread
+    others = [site_timers(site_id=f"simulated-{number}", spread=spread) for number in range(len(known), sites)]
+    limit = 4 * max(CAPACITY if values is None else values.capacity, -(-sites // max(1, daemons)))
+    limiter = args.connect_freq or (None if values is None or not values.connect_freq else (values.connect_freq, 1))
     pings = args.keepalive or (plan.tunnels.keepalive.interval, plan.tunnels.keepalive.timeout)
     return Setup(
         name=plan.name,
@@ -72,9 +78,10 @@ def _setup(args: argparse.Namespace) -> Setup:
         cores=min(one.cores for one in plan.gateways) if args.cores is None else args.cores,
         keepalive=(pings[0], pings[1]),
         timers=[*known, *others],
-        connect_freq=None if args.connect_freq is None else (args.connect_freq[0], args.connect_freq[1]),
+        costs=Costs() if measured is None else Costs(handshake=measured.cost_ms, reset=measured.first_packet_ms),
+        connect_freq=None if limiter is None else (limiter[0], limiter[1]),
         connect_freq_initial=(limit, 10),
-        receive_buffer=receive_buffer(option=RCVBUF),
+        receive_buffer=receive_buffer(option=RCVBUF if values is None else values.socket_buffer),
         max_clients=limit,
-        hand_window=HAND_WINDOW,
+        hand_window=HAND_WINDOW if values is None else values.hand_window,
     )
