@@ -42,7 +42,10 @@ _MEGABITS: Final = {"kbit": 0.001, "mbit": 1.0, "gbit": 1000.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What somebody wants to know. Sites, cores and a link ask "what if" and touch no gateway, unless it is written."""
+    """What somebody wants to know. Sites, cores and a link ask "what if" and touch no gateway, unless it is written.
+
+    Without a link it is the one that is recorded.
+    """
 
     sites: int | None = None
     cores: int | None = None
@@ -114,7 +117,7 @@ def answer(
         cores=asked.cores or cores,
         sites=asked.sites,
         open_number=asked.cores is not None or asked.sites is not None,
-        link_mbit=asked.link_mbit,
+        link_mbit=asked.link_mbit or (fleet.capacity.link_mbit if fleet.capacity else 0.0),
     )
     report = capacity_report(fleet=fleet, measured=figures, demand=demand, trials=trials, source=source)
     if not asked.write:
@@ -122,7 +125,7 @@ def answer(
     missing = [f"{name}: {why}" for name, why in report["not_measured"].items()]
     if missing or not measured:
         raise FleetError(f"{'; '.join(missing) or 'no gateway was measured'}. Nothing was written.")
-    capacity = Capacity(measured=tuple(measured), values=Values(**report["values"]))
+    capacity = Capacity(measured=tuple(measured), values=Values(**report["values"]), link_mbit=demand.link_mbit)
     return report, write_capacity(plan_file=fleet.plan_file, capacity=capacity)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 REMEDY: Final = "`tools/fleet capacity --write` writes the whole file anew; without the file the roles' defaults hold"
+MOST_LINK: Final = 1e10
 _MODE: Final = 0o644
 _WORDS: Final = re.compile(r"[^\x00-\x1f\ud800-\udfff{}]{1,120}")
 _DATE: Final = re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]")
@@ -68,10 +69,11 @@ _WHOLE: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """The file: what each gateway said, and the limits for so many sites."""
+    """The file: what each gateway said, and the limits for so many sites and that link; 0 is one that is no limit."""
 
     measured: tuple[Measured, ...]
     values: Values
+    link_mbit: float = 0.0
 
 
 def capacity_file(plan_file: Path) -> Path:
@@ -83,6 +85,7 @@ def capacity_text(*, capacity: Capacity) -> str:
     """The file's text: the same for the same content."""
     content = {
         "version": VERSION,
+        "link_mbit": float(capacity.link_mbit),
         "measured": [asdict(one) for one in capacity.measured],
         "values": asdict(capacity.values),
     }
@@ -111,14 +114,15 @@ def read_capacity(*, data: bytes, file: str, gateways: Sequence[str], problems: 
             problems.append(Problem(file, 0, "", "", "is no file of measured capacity.", f"{REMEDY}."))
         return None
     reader = FieldReader(file=file, problems=problems, keys_shown_in=REMEDY)
-    top = reader.section(root, required=("version", "measured", "values")) or {}
+    top = reader.section(root, required=("version", "link_mbit", "measured", "values")) or {}
     reader.integer(top.get("version"), low=VERSION, high=VERSION)
+    link = reader.number(top.get("link_mbit"), low=0, high=MOST_LINK)
     rows = reader.items(top.get("measured"), of="what each gateway said")
     measured = [_measured(reader, row, gateways=gateways) for row in rows or ()]
     values = _values(reader, top.get("values"))
-    if len(problems) > before or values is None:
+    if len(problems) > before or values is None or link is None:
         return None
-    return Capacity(measured=tuple(one for one in measured if one is not None), values=values)
+    return Capacity(measured=tuple(one for one in measured if one is not None), values=values, link_mbit=link)
 
 
 def _measured(reader: FieldReader, node: Node, *, gateways: Sequence[str]) -> Measured | None:

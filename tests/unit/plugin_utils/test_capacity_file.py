@@ -101,6 +101,7 @@ def test_a_long_backlog_spreads_the_sites_further(tmp_path: Path) -> None:
         ('"cpu": "a CPU"', '"cpu": "{{ 1 }}"', "is no line of plain text"),
         ('"keepalive_timeout": 6', '"keepalive_timeout": 2', "2 is less than twice the interval of 2."),
         ('"version": 1', '"version": 2', "version: 2 is out of range."),
+        ('"link_mbit": 0.0', '"link_mbit": -1', "link_mbit: -1 is out of range."),
     ],
 )
 def test_each_fault_is_told_with_its_line(tmp_path: Path, before: str, after: str, said: str) -> None:
@@ -158,6 +159,20 @@ def test_a_registry_that_has_grown_is_told(tmp_path: Path) -> None:
     report, _written = answer(fleet=load_fleet(plan_file=plan), asked=Asked(recorded=True))
 
     assert "Its values are for 3 sites, the registry has 4" in report["source"]
+
+
+def test_the_link_that_was_written_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring(monkeypatch, gw1=measured_answer(), gw2=measured_answer())
+    plan = write_fleet(tmp_path, plan=NO_KEEPALIVE)
+    written, _changed = answer(fleet=load_fleet(plan_file=plan), asked=Asked(write=True, link_mbit=0.02))
+
+    said, _changed = answer(fleet=load_fleet(plan_file=plan), asked=Asked(recorded=True))
+
+    assert said["values"] == written["values"]
+    assert said["values"]["keepalive_interval"] == 3
+    assert said["demand"]["link_mbit"] == 0.02
+    other, _changed = answer(fleet=load_fleet(plan_file=plan), asked=Asked(link_mbit=10))
+    assert other["demand"]["link_mbit"] == 10
 
 
 def measured_answer(**more: Any) -> dict[str, Any]:
