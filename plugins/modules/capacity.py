@@ -31,7 +31,9 @@ options:
     elements: str
     default: []
   link:
-    description: What a gateway's outside link carries, as in V(10mbit). Empty for the one that is recorded, or for no limit.
+    description:
+      - What a gateway's outside link carries, as in V(10mbit). Empty for the one that is recorded, and if none is, for
+        a link that is no limit.
     type: str
     default: ''
   handshakes:
