@@ -54,15 +54,18 @@ def tunnel_server_routes(networks: t.Iterable[str]) -> list[str]:
     return [f"{network.network_address} {network.netmask}" for network in dict.fromkeys(found)]
 
 
-def tunnel_server_limits(capacity: int) -> dict[str, int]:
-    """Limits of one daemon that is to serve ``capacity`` sites.
+def tunnel_server_limits(capacity: int, max_clients: int = 0, connect_freq_initial: int = 0) -> dict[str, int]:
+    """Limits of one daemon that is to serve ``capacity`` sites, unless somebody has set them: 0 is for nobody has.
 
     They follow from the capacity and not from today's number of sites: they stand in the daemon's configuration, and
     one more site must not restart it. Four per site: a site that lost its gateway comes with two attempts from new
     ports within one handshake window while its old session is still counted, and one is spare.
     """
     limit = max(SMALLEST_LIMIT, 4 * int(capacity))
-    return {"max_clients": limit, "connect_freq_initial": limit}
+    return {
+        "max_clients": int(max_clients) or limit,
+        "connect_freq_initial": int(connect_freq_initial) or limit,
+    }
 
 
 class FilterModule:

@@ -8,6 +8,7 @@ Runs on gateways: standard library only. The answer is plain data (JSON), so tha
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 import typing as t
@@ -18,6 +19,8 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.icmp_echo import
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import Management, ManagementError
 
 SOCKET_DIRECTORY = "/run/openvpn-server"
+HEALTH = "/run/spokewright/health.json"
+FRESH = 12.0
 
 
 def look(*, instances: t.Sequence[str], echo: t.Sequence[str] = (), echo_seconds: float = 1.5) -> dict[str, t.Any]:
@@ -30,7 +33,7 @@ def look(*, instances: t.Sequence[str], echo: t.Sequence[str] = (), echo_seconds
 
     Returns:
         ``{"time": float, "addresses": [str], "instances": [{"name", "pid", "version", "clients": [...]} or {"name",
-        "error"}], "keys": {SITE: [KEY ID, EPOCH, UNIX TIME]}, "echoes": [str]}``
+        "error"}], "keys": {SITE: [KEY ID, EPOCH, UNIX TIME]}, "echoes": [str], "storm": {...} or None}``
     """
     return {
         "time": time.time(),
@@ -38,7 +41,18 @@ def look(*, instances: t.Sequence[str], echo: t.Sequence[str] = (), echo_seconds
         "instances": [_instance(name) for name in instances],
         "keys": presented(),
         "echoes": answering(addresses=echo, seconds=echo_seconds) if echo else [],
+        "storm": storm(now=time.time()),
     }
+
+
+def storm(*, now: float, path: Path = Path(HEALTH)) -> dict[str, t.Any] | None:
+    """The storm that the health daemon sees now, if it does."""
+    try:
+        health = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, t.Any] = health["storm"]
+        return found if found["since"] is not None and now - float(health["time"]) < FRESH else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def presented(directory: Path = Path(SOCKET_DIRECTORY)) -> dict[str, tuple[str, int, float]]:

@@ -44,12 +44,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Instance:
-    """One tunnel instance: where it answers, its tun device, and the file that names its port."""
+    """One tunnel instance: where it answers, its tun device, the file that names its port, and what it writes."""
 
     name: str
     device: str
     socket: str
     configuration: str
+    status: str
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Config:
     cure_pause: float
     routing: tuple[tuple[str, ...], ...]
     routing_penalty: int
+    storm_share: float
+    storm_sessions: int
+    storm_seconds: float
+    storm_drops: float
 
 
 def parse(*, text: str) -> Config:
@@ -126,6 +131,7 @@ def _config(*, reader: _Reader, data: t.Any) -> Config:
                 device=reader.text(row, "device"),
                 socket=reader.path(row, "socket"),
                 configuration=reader.path(row, "configuration"),
+                status=reader.path(row, "status"),
             )
             for row in reader.rows(top, "instances", known=tuple(Instance.__dataclass_fields__))
         ),
@@ -136,6 +142,10 @@ def _config(*, reader: _Reader, data: t.Any) -> Config:
             reader.paths(row, "routing[%d]" % index) for index, row in enumerate(reader.list(top, "routing"))
         ),
         routing_penalty=int(reader.number(top, "routing_penalty", 0, 99)),
+        storm_share=reader.number(top, "storm_share", 0.01, 1),
+        storm_sessions=int(reader.number(top, "storm_sessions", 1, 100000)),
+        storm_seconds=reader.number(top, "storm_seconds", 10, 3600),
+        storm_drops=reader.number(top, "storm_drops", 1, 1000000),
     )
     reader.once("networks", "name", [network.name for network in config.networks])
     reader.once("instances", "name", [instance.name for instance in config.instances])

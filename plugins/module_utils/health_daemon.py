@@ -41,6 +41,7 @@ from ansible_collections.spokewright.fleet.plugins.module_utils.health_rules imp
     role,
     weigh,
 )
+from ansible_collections.spokewright.fleet.plugins.module_utils.health_storm_watch import StormWatch
 from ansible_collections.spokewright.fleet.plugins.module_utils.health_watch import (
     InstanceWatch,
     NetworkWatch,
@@ -77,6 +78,8 @@ class Daemon:
             self._keepalived = KeepalivedWatch(seconds=config.lease_seconds, cure_pause=config.cure_pause, log=log)
             self._rival = RivalWatch(config=config)
             self._watches += [self._keepalived, self._rival]
+        # No watch like the others: it says nothing that is weighed.
+        self._storm = StormWatch(config=config)
         self._verdicts: dict[str, Verdict] = {}
         self._since: dict[str, float] = {}
         self._hold: Hold | None = None
@@ -116,7 +119,8 @@ class Daemon:
                 due = now + interval if late else due + interval
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
-        wanted = {number: call for watch in self._watches for number, call in watch.sources() if number >= 0}
+        sources = [source for watch in self._watches for source in watch.sources()] + self._storm.sources()
+        wanted = {number: call for number, call in sources if number >= 0}
         for key in list(selector.get_map().values()):
             # The number of a closed descriptor may by now be another one's.
             selector.unregister(key.fd)
@@ -151,6 +155,8 @@ class Daemon:
         away = self._gives_away()
         if self._decided():
             self._write_score(value=FAULT if away else score.told)
+        # After the score, which nobody waits for longer than need be.
+        self._storm.look(now=now, wall=wall)
         value = FAULT if away else score.value
         self._tell(wall=wall, value=value, score=score, state=state, details=details)
 
@@ -205,11 +211,24 @@ class Daemon:
         )
         cures = {watch.name: watch.cures for watch in (*self._instances, self._keepalived) if watch}
         until = self._hold.until if self._hold else None
-        report = reports.Report(time=wall, score=value, role=state, hold_until=until, checks=checks, cures=cures)
+        report = reports.Report(
+            time=wall,
+            score=value,
+            role=state,
+            hold_until=until,
+            checks=checks,
+            cures=cures,
+            storm=self._storm.storm,
+        )
         before = self._report
         for priority, line in reports.lines(before=before, after=report):
             self._log(priority, line)
-        same = before is not None and replace(before, time=wall) == report
+        # The numbers of a storm change all the time, and have time.
+        same = (
+            before is not None
+            and before.storm.since == report.storm.since
+            and replace(before, time=wall, storm=report.storm) == report
+        )
         if before is None or not same or not 0 <= wall - before.time < REPORT_SECONDS:
             _write(self._directory / "health.json", reports.document(report=report))
             _write(self._directory / "health.prom", reports.metrics(report=report))

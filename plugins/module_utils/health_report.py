@@ -13,6 +13,8 @@ import typing as t
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
+from ansible_collections.spokewright.fleet.plugins.module_utils.health_storm import Storm
+
 if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.module_utils.health_rules import Role
 
@@ -41,11 +43,13 @@ class Report:
     hold_until: float | None
     checks: tuple[Check, ...]
     cures: t.Mapping[str, int] = field(default_factory=dict)
+    storm: Storm = field(default_factory=Storm)
 
     @property
     def summary(self) -> str:
         """One line for people: the score, and why."""
         bad = ", ".join(check.name for check in self.checks if not check.well) or "all well"
+        bad += "" if self.storm.since is None else "; in a storm"
         return "%s, score %d: %s" % (self.role, self.score, bad if self.hold_until is None else "held back")
 
 
@@ -84,6 +88,16 @@ def metrics(*, report: Report) -> str:
     lines += _metric("check_since_seconds", "gauge", "Since when a check is as it is.", since)
     cures = {_label("instance", name): count for name, count in report.cures.items()}
     lines += _metric("cures_total", "counter", "Frozen instances, or keepalived, ended so that they start anew.", cures)
+    storm = report.storm
+    for name, kind, text, value in (
+        ("storm", "gauge", "Whether sites come back in a storm that does not end by itself.", storm.since is not None),
+        ("sessions", "gauge", "Sessions of all instances, half-open ones included.", storm.sessions),
+        ("half_open_sessions", "gauge", "Sessions whose handshake is not done.", storm.half_open),
+        ("handshakes_per_second", "gauge", "Sessions that begin in a second.", storm.handshakes_per_second),
+        ("storm_drops", "gauge", "Packets of this storm that full receive buffers dropped.", storm.drops),
+        ("storm_limited", "gauge", "Handshakes of this storm that limits refused.", storm.limited),
+    ):
+        lines += _metric(name, kind, text, {"": value})
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +139,20 @@ def lines(*, before: Report | None, after: Report) -> list[tuple[int, str]]:
     if held != after.hold_until:
         until = "none" if after.hold_until is None else stamp(after.hold_until)
         said.append((NOTICE, "hold_until=%s since=%s %s" % (until, stamp(after.time), scores)))
-    return said
+    return said + _storm_lines(before=before.storm if before else Storm(), after=after.storm, now=after.time)
+
+
+def _storm_lines(*, before: Storm, after: Storm, now: float) -> list[tuple[int, str]]:
+    """One line when a storm begins, one when it is over."""
+    if before.since is None and after.since is not None:
+        text = 'storm=yes since=%s sessions=%d half_open=%d drops=%d limited=%d command="%s" detail="%s"'
+        numbers = (after.sessions, after.half_open, after.drops, after.limited)
+        return [(WARNING, text % (stamp(after.since), *numbers, after.command, "; ".join(after.signs)))]
+    if before.since is not None and after.since is None:
+        text = "storm=no since=%s seconds=%.0f sessions=%d half_open_peak=%d drops=%d limited=%d"
+        numbers = (after.sessions, after.half_open_peak, after.drops, after.limited)
+        return [(NOTICE, text % (stamp(now), now - before.since, *numbers))]
+    return []
 
 
 def stamp(seconds: float) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import UNDEF
 from ansible_collections.spokewright.fleet.plugins.module_utils.verdict import Handshake, Session
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.durations import duration
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_program import Program, ask_gateways
 
 if t.TYPE_CHECKING:
@@ -39,6 +40,8 @@ class GatewayEvidence:
     time: float
     vips: tuple[str, ...]
     instances: tuple[InstanceEvidence, ...]
+    # What its health daemon says of a storm, in words; empty when there is none.
+    storm: str = ""
 
     @property
     def well(self) -> bool:
@@ -111,9 +114,23 @@ def assemble(*, fleet: Fleet, answers: t.Mapping[str, dict[str, t.Any] | str]) -
                 )
             )
         gateways.append(
-            GatewayEvidence(name=name, error="", time=answer["time"], vips=held, instances=tuple(instances))
+            GatewayEvidence(
+                name=name,
+                error="",
+                time=answer["time"],
+                vips=held,
+                instances=tuple(instances),
+                storm=_storm(answer.get("storm"), now=answer["time"]),
+            )
         )
     return Evidence(tuple(gateways), tuple(sessions), tuple(handshakes), frozenset(echoes))
+
+
+def _storm(said: t.Mapping[str, t.Any] | None, *, now: float) -> str:
+    if not said:
+        return ""
+    signs = ", ".join(str(sign) for sign in said["signs"])
+    return f"in a storm for {duration(max(1, now - float(said['since'])))}: {signs}"
 
 
 def _split(

@@ -22,15 +22,21 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.allocation impor
     release,
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.atomic_file import write_atomic
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity_file import (
+    Capacity,
+    capacity_file,
+    read_capacity,
+)
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError, InputErrors, Problem
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock import Lock, lock_text
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.lock_reader import LockReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.placed_reader import PlacedReader
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan import Keepalive
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_reader import PlanReader
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.plan_rules import judge_plan
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry import RegistryReader, SiteRow
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.registry_rules import RegistryRules
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import Timers, site_timers
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import SPREAD, Timers, site_timers
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tunnel_fit import TunnelFit, tunnel_fit
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.yaml_source import read_yaml
 
@@ -101,6 +107,8 @@ class Fleet:
     changes: tuple[Change, ...]
     plan_file: Path
     lock_on_disk: bytes | None
+    # What was measured on the gateways; None until somebody has.
+    capacity: Capacity | None = None
 
 
 def shown_path(path: Path) -> str:
@@ -140,6 +148,7 @@ def load_fleet(
         problems=problems,
         require_host_keys=require_host_keys,
     )
+    capacity = _read_capacity(plan_file=plan_file, plan=plan, problems=problems)
     lock_file = plan_reader.path_of("lock")
     if lock_file == plan_reader.path_of("registry"):
         lock_file = None
@@ -155,7 +164,7 @@ def load_fleet(
         line = facts.line("tunnels.network")
         raise InputErrors([_exhausted(shown_plan, line, plan, exc, new=lock_on_disk is None)]) from exc
     allocation = replace(allocation, changes=(*released, *allocation.changes))
-    return _assemble(plan=plan, rows=rows, allocation=allocation, lock_on_disk=lock_on_disk)
+    return _assemble(plan=plan, rows=rows, allocation=allocation, lock_on_disk=lock_on_disk, capacity=capacity)
 
 
 def write_lock(*, fleet: Fleet) -> bool:
@@ -223,6 +232,26 @@ def _read_registry(
     return rows
 
 
+def _read_capacity(*, plan_file: Path, plan: Plan | None, problems: list[Problem]) -> Capacity | None:
+    file = capacity_file(plan_file)
+    if plan is None or _is_nowhere(file):
+        return None
+    data = _read(file=file, problems=problems, missing="Restore it from git, or remove it.")
+    if data is None:
+        return None
+    gateways = [gateway.name for gateway in plan.gateways]
+    return read_capacity(data=data, file=shown_path(file), gateways=gateways, problems=problems)
+
+
+def _with_measured_keepalive(plan: Plan, capacity: Capacity | None) -> Plan:
+    """What the operator has written stays; what was measured takes the place of the default."""
+    if capacity is None or plan.tunnels.keepalive.decided:
+        return plan
+    values = capacity.values
+    keepalive = Keepalive(interval=values.keepalive_interval, timeout=values.keepalive_timeout)
+    return replace(plan, tunnels=replace(plan.tunnels, keepalive=keepalive))
+
+
 def _read_lock(
     *, file: Path | None, shown_plan: str, facts: PlanFacts, problems: list[Problem]
 ) -> tuple[Lock | None, bytes | None]:
@@ -272,8 +301,16 @@ def _exhausted(shown: str, line: int, plan: Plan, error: NetworkExhaustedError, 
     return Problem(shown, line, "tunnels.network", network, message, remedy)
 
 
-def _assemble(*, plan: Plan, rows: list[SiteRow], allocation: Allocation, lock_on_disk: bytes | None) -> Fleet:
+def _assemble(
+    *,
+    plan: Plan,
+    rows: list[SiteRow],
+    allocation: Allocation,
+    lock_on_disk: bytes | None,
+    capacity: Capacity | None,
+) -> Fleet:
     lock = allocation.lock
+    spread = SPREAD if capacity is None else capacity.values.spread
     grid = Grid.of(network=lock.network, block_prefix=lock.block_prefix)
     base_port = plan.tunnels.instances.base_port
     blocks: dict[str, list[str]] = {instance_name(index): [] for index in range(plan.tunnels.instances.count)}
@@ -307,7 +344,7 @@ def _assemble(*, plan: Plan, rows: list[SiteRow], allocation: Allocation, lock_o
                 tunnel_block=block,
                 instance=name,
                 port=port,
-                timers=site_timers(site_id=row.id),
+                timers=site_timers(site_id=row.id, spread=spread),
                 fit=fit,
                 remotes=tuple(Remote(transport, vips[transport], port) for transport in row.transports),
                 why=allocation.why[row.id],
@@ -315,11 +352,12 @@ def _assemble(*, plan: Plan, rows: list[SiteRow], allocation: Allocation, lock_o
             )
         )
     return Fleet(
-        plan=plan,
+        plan=_with_measured_keepalive(plan, capacity),
         sites=tuple(sites),
         instances=instances,
         lock=lock,
         changes=allocation.changes,
         plan_file=plan.file,
         lock_on_disk=lock_on_disk,
+        capacity=capacity,
     )

@@ -59,11 +59,16 @@ _READER = "import sys; exec(sys.stdin.buffer.read(int(sys.argv[1])))"
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """Modules of module_utils in the order of their imports; a function of the last one is called."""
+    """Modules of module_utils in the order of their imports; a function of the last one is called.
+
+    ``command`` is what reads the source: a Python, and what it is started in.
+    """
 
     modules: tuple[str, ...]
     function: str = "look"
-    arguments: Mapping[str, t.Any] = field(default_factory=dict)
+    # Keys may be among them.
+    arguments: Mapping[str, t.Any] = field(default_factory=dict, repr=False)
+    command: str = "python3 -"
 
     def source(self) -> bytes:
         """What the gateway's python3 runs."""
@@ -89,7 +94,7 @@ def ask(*, plan: Plan, gateway: Gateway, program: Program, timeouts: Timeouts = 
     try:
         answer = exchange(
             target=gateway_target(plan=plan, gateway=gateway),
-            command="python3 -",
+            command=program.command,
             stdin=program.source(),
             timeouts=timeouts,
         )

@@ -45,9 +45,11 @@ def config(
     instance_patience: float,
     cure_pause: float,
     routing: bool,
+    storm: Mapping[str, float],
 ) -> dict[str, Any]:
     """What `health_config.parse` reads. ``penalties`` has path, further_transport, instance and routing.
 
+    ``storm`` has share, sessions, seconds and drops, see `health_storm`.
     ``peer`` is the other gateway, ``adverts`` where its adverts come from, ``lease_seconds`` 0 without a lease fence.
     """
     _refuse_strangers(probes=probes, transports=transports)
@@ -91,6 +93,7 @@ def config(
                 "device": name,
                 "socket": f"/run/openvpn-server/{name}.sock",
                 "configuration": f"/etc/openvpn/server/{name}.conf",
+                "status": f"/run/openvpn-server/status-{name}.log",
             }
             for name in instances
         ],
@@ -99,6 +102,10 @@ def config(
         "cure_pause": float(cure_pause),
         "routing": [[f"/run/frr/{name}.vty" for name in names] for names in ROUTING] if routing else [],
         "routing_penalty": int(penalties["routing"]),
+        "storm_share": float(storm["share"]),
+        "storm_sessions": int(storm["sessions"]),
+        "storm_seconds": float(storm["seconds"]),
+        "storm_drops": float(storm["drops"]),
     }
 
 

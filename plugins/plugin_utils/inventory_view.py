@@ -130,7 +130,7 @@ def _fleet_variables(fleet: Fleet) -> Variables:
             "prefix": tunnels.network.prefixlen,
             "server_address": str(tunnels.server_address),
             "second_network": None if tunnels.second_network is None else str(tunnels.second_network),
-            "keepalive": asdict(tunnels.keepalive),
+            "keepalive": {"interval": tunnels.keepalive.interval, "timeout": tunnels.keepalive.timeout},
             "block_prefix": tunnels.block_prefix,
             "key_type": tunnels.key_type,
             **asdict(tunnel_fit(mtus=[transport.mtu for transport in plan.transports])),
@@ -170,6 +170,7 @@ def _routing_variables(routing: Routing) -> Variables:
 
 def _gateway_group_variables(fleet: Fleet) -> Variables:
     return {
+        **_measured_variables(fleet),
         "fleet_instances": [
             {
                 "name": instance.name,
@@ -191,6 +192,24 @@ def _gateway_group_variables(fleet: Fleet) -> Variables:
         ],
         "fleet_announced": _announced(fleet),
         "fleet_gateway_names": [gateway.name for gateway in fleet.plan.gateways],
+    }
+
+
+def _measured_variables(fleet: Fleet) -> Variables:
+    """What was measured, in the words of the roles: above their defaults, below whatever the operator sets himself."""
+    if fleet.capacity is None:
+        return {}
+    values = fleet.capacity.values
+    return {
+        "tunnel_server_capacity": values.capacity,
+        "tunnel_server_max_clients": values.max_clients,
+        "tunnel_server_connect_freq": values.connect_freq,
+        "tunnel_server_connect_freq_initial": values.connect_freq_initial,
+        "tunnel_server_socket_buffer": values.socket_buffer,
+        "tunnel_server_hand_window": values.hand_window,
+        "tunnel_server_reconnects_per_second": values.reconnects_per_second,
+        # The role's default holds for smaller ones.
+        "gateway_routing_socket_buffer": max(4194304, values.socket_buffer),
     }
 
 

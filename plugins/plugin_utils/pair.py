@@ -83,6 +83,9 @@ def holder_problems(*, fleet: Fleet, evidence: Evidence) -> list[Problem]:
             for one in gateway.instances
             if one.error
         ]
+        if gateway.storm:
+            remedy = "If the sites do not come back by themselves, stop groups of them: `tools/fleet hold GROUP`"
+            found.append(Problem(NOTICE, f"{gateway.name} is {gateway.storm}. {remedy}", gateway.name))
     for vip in vips:
         holders = [one.name for one in evidence.gateways if vip in one.vips]
         if not holders:

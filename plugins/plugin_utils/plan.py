@@ -44,10 +44,11 @@ class Ssh:
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """Ping interval and time to give a peer up, in seconds."""
+    """Ping interval and time to give a peer up, in seconds. `decided`: the plan says so, it is no default."""
 
     interval: int
     timeout: int
+    decided: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
+
+SPREAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,16 @@ class Timers:
     hand_window: int
 
 
-def site_timers(*, site_id: str) -> Timers:
-    """Return the timers of a site: always the same for the same id, on every controller."""
+def site_timers(*, site_id: str, spread: int = SPREAD) -> Timers:
+    """Return the timers of a site: always the same for the same id, on every controller.
+
+    `spread` is over how many seconds sites come back that all were refused at the same moment: as long as their
+    instance works on them.
+    """
     digest = hashlib.sha256(site_id.encode()).digest()
     return Timers(
         connect_retry=1,
-        connect_retry_max=5 + digest[0] % 4,
-        server_poll_timeout=4 + digest[1] % 3,
-        hand_window=15 + digest[2] % 6,
+        connect_retry_max=5 + digest[0] % spread,
+        server_poll_timeout=4 + digest[1] % max(1, spread - 1),
+        hand_window=15 + digest[2] % (spread + 2),
     )

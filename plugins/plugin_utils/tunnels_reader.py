@@ -86,7 +86,7 @@ def _keepalive(reader: PlacedReader, node: Node | None) -> Keepalive | None:
             f"{timeout} is less than twice the interval of {interval}: one lost ping would end a tunnel.",
             f"Write {3 * interval}, or at least {2 * interval}.",
         )
-    return Keepalive(interval=interval, timeout=timeout)
+    return Keepalive(interval=interval, timeout=timeout, decided=True)
 
 
 def _instances(reader: PlacedReader, node: Node | None, *, gateways: tuple[Gateway, ...] | None) -> Instances | None:

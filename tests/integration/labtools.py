@@ -81,7 +81,7 @@ def forget_fleet() -> None:
     lab("down")
     for name in ("keystore", "reports", "rollouts", "state"):
         shutil.rmtree(INVENTORY / name, ignore_errors=True)
-    for name in ("sites.csv", "lab.fleet.yml", "lab.lock.json", "keystore.key"):
+    for name in ("sites.csv", "lab.fleet.yml", "lab.lock.json", "lab.capacity.json", "keystore.key"):
         (INVENTORY / name).unlink(missing_ok=True)
 
 

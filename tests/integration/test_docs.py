@@ -1,7 +1,7 @@
 # Copyright: Spokewright maintainers
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every command of the README, rotation, rollouts, the brake, tutorial, daily work and the pair, as a reader does."""
+"""Every command of README, rotation, rollouts, brake, tutorial, daily work, pair and capacity, as a reader does."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_the_pair_and_its_runbook() -> None:
     status, output = run("ansible-playbook playbooks/site.yml")
     assert status == 0, output[-3000:]
 
-    for document in ("docs/the-pair.md", "docs/pair-runbook.md"):
+    for document in ("docs/the-pair.md", "docs/pair-runbook.md", "docs/capacity.md"):
         assert commands(document), document
         for command in commands(document):
             status, output = run(command)

@@ -27,7 +27,10 @@ SAMPLE_SECONDS = 1.0
 # A daemon that does not answer within this is left out of the sample: it is the storm that is looked at, not it.
 ANSWER_SECONDS = 0.5
 # What a gateway runs because of us, by the program's name.
-OURS = ("openvpn", "keepalived", "python3", "bgpd", "ospfd", "zebra", "mgmtd", "staticd", "bfdd", "watchfrr")
+OURS = (
+    *("openvpn", "keepalived", "python3", "journalctl"),
+    *("bgpd", "ospfd", "zebra", "mgmtd", "staticd", "bfdd", "watchfrr"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import account, holders, pair, scene, stock, storm_rows
+from . import account, holders, hooks, pair, scene, stock, storm_rows
 from .measure import Measurement
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Side:
     name = "ours"
     client = "openvpn-client@spokewright"
     timers = "site"
+    # Both gateways run daemons all the time.
+    warm = True
 
     def __init__(self, *, view: FleetView, wait: float) -> None:
         self.view = view
@@ -101,6 +104,8 @@ class OtherSide(Side):
 
     client = stock.CLIENT
     timers = "default"
+    # They are started on promotion.
+    warm = False
 
     def __init__(self, *, view: FleetView, wait: float, other: stock.Stock) -> None:
         super().__init__(view=view, wait=wait)
@@ -137,7 +142,11 @@ class Storm:
         self._steady(side)
         self._made = {}
         out = self.folder / f"{side.name}-{row.name}.raw.json"
-        with scene.everything_back(), account.Account(gateways=scene.GATEWAYS, network="fr0") as costs:
+        with (
+            scene.everything_back(),
+            account.Account(gateways=scene.GATEWAYS, network="fr0") as costs,
+            hooks.kept(scene.GATEWAYS) as books,
+        ):
             early = self._prepare(side=side, row=row, owner=owner)
             with Measurement(view=self.view, out=out, storm=True) as measurement, self._flood(row) as flood:
                 time.sleep(LOOKED_BEFORE)
@@ -160,7 +169,8 @@ class Storm:
                 raise StormError(f"{row.title}: only {rate:.0f} packets were sent in a second, so it was no flood")
             note = f"{rate:.0f} first packets/s"
         cpu = (costs.daemons_cpu() - before, spent)
-        return self._judge(side=side, row=row, record=record, fault=fault, costs=costs, cpu=cpu, note=note)
+        result = self._judge(side=side, row=row, record=record, fault=fault, costs=costs, cpu=cpu, note=note)
+        return replace(result, hook_ms=sum(books, hooks.Waits()).ms)
 
     def _steady(self, side: Side) -> None:
         """Nothing is measured before every site answers."""
@@ -207,8 +217,7 @@ class Storm:
             # A daemon that was ended and started meanwhile is another process and is not frozen.
             scene.on(owner, "pkill -CONT -x openvpn")
             return when
-        # A stock standby runs none: they are started on promotion.
-        hosts = scene.GATEWAYS if side.name == "ours" else (owner,)
+        hosts = scene.GATEWAYS if side.warm else (owner,)
         line = f"pkill -KILL -x openvpn; systemctl start {' '.join(side.daemons())}"
         when = time.monotonic()
         with ThreadPoolExecutor(max_workers=2) as pool:

@@ -10,6 +10,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from .hooks import LIMIT_MS, Waits
 from .rows import seconds_text
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Result:
 
     `waited` is when the looking ended. Processor time is in seconds of one processor; `busy` is the share of the
     machine's processors that was used between the fault and the last site's return. `made` is how the scene came about,
-    in seconds: for the simulator, which is to say the rest by itself.
+    in seconds: for the simulator, which is to say the rest by itself. `hook_ms` is how long a daemon stood still for
+    each key that was judged.
     """
 
     side: str
@@ -97,6 +99,7 @@ class Result:
     busy: float
     note: str = ""
     made: dict[str, float] = field(default_factory=dict)
+    hook_ms: tuple[float, ...] = ()
 
     @property
     def times(self) -> list[float]:
@@ -129,6 +132,9 @@ def missed(*, scene: Scene, results: Mapping[str, Result], calm: Result | None, 
         found.append(
             f"last site {seconds_text(ours.last)} s, wanted {JUNK_FACTOR * slack:g} times {seconds_text(calm.last)}"
         )
+    waits = Waits(ms=ours.hook_ms)
+    if not waits.well(slack=slack):
+        found.append(f"{waits.text()}, wanted: 99 % under {LIMIT_MS * slack:g} ms")
     if scene.detection:
         for side, factor in (("stock", DEFAULTS_FACTOR), ("story", STORY_FACTOR)):
             other = results.get(side)

@@ -16,7 +16,7 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
-from fleetlib import brake, commands, deliver, hostkeys, keys, keystore, ledger, rollout, simulate, status
+from fleetlib import brake, capacity, commands, deliver, hostkeys, keys, keystore, ledger, rollout, simulate, status
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
         "pair", parents=[common, shape], help="who holds the addresses, and whether the other one could"
     )
     pair.set_defaults(run=commands.pair)
+
+    capacity.add(verbs, common=common, shape=shape)
 
     pinned = verbs.add_parser("hostkeys", help="the pinned host keys").add_subparsers(
         dest="what", required=True, metavar="WHAT"

@@ -13,6 +13,7 @@ import typing as t
 from dataclasses import replace
 from pathlib import Path
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity import worst
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm import simulate
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_measured import (
@@ -34,15 +35,16 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_model impo
 )
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_report import report, storm_table
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_story import SCENE, story_setups
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import site_timers
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import SPREAD, site_timers
 from fleetlib.storm_plot import check_plot, plot_calibration, plot_recovery
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity import Measured
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_model import Outcome
 
-# The role's defaults: rcvbuf, hand-window, and limits of four per site of its capacity of 512.
+# The role's defaults, where nothing was measured: rcvbuf, hand-window, four of each limit per site of its capacity.
 RCVBUF, HAND_WINDOW, CAPACITY = 2_097_152, 30, 512
 STORY_SECONDS = 1200.0
 RATE = re.compile(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)")
@@ -148,8 +150,12 @@ def _setup(args: argparse.Namespace) -> Setup:
     sites = len(fleet.sites) if args.sites is None else args.sites
     daemons = len(fleet.instances) if args.daemons is None else args.daemons
     known = [one.timers for one in fleet.sites][:sites]
-    others = [site_timers(site_id=f"simulated-{number}") for number in range(len(known), sites)]
-    limit = 4 * max(CAPACITY, -(-sites // max(1, daemons)))
+    measured = None if fleet.capacity is None else worst(list(fleet.capacity.measured))
+    values = None if fleet.capacity is None else fleet.capacity.values
+    spread = SPREAD if values is None else values.spread
+    others = [site_timers(site_id=f"simulated-{number}", spread=spread) for number in range(len(known), sites)]
+    limit = 4 * max(CAPACITY if values is None else values.capacity, -(-sites // max(1, daemons)))
+    limiter = args.connect_freq or (None if values is None or not values.connect_freq else (values.connect_freq, 1))
     pings = args.keepalive or (plan.tunnels.keepalive.interval, plan.tunnels.keepalive.timeout)
     return Setup(
         name=plan.name,
@@ -159,15 +165,21 @@ def _setup(args: argparse.Namespace) -> Setup:
         keepalive=(pings[0], pings[1]),
         timers=[*known, *others],
         client_version=args.client_version,
-        costs=Costs() if args.handshake_ms is None else Costs(handshake=args.handshake_ms),
-        connect_freq=None if args.connect_freq is None else (args.connect_freq[0], args.connect_freq[1]),
+        costs=_costs(args, measured),
+        connect_freq=None if limiter is None else (limiter[0], limiter[1]),
         connect_freq_initial=(limit, 10),
-        receive_buffer=receive_buffer(option=RCVBUF),
+        receive_buffer=receive_buffer(option=RCVBUF if values is None else values.socket_buffer),
         max_clients=limit,
-        hand_window=HAND_WINDOW,
+        hand_window=HAND_WINDOW if values is None else values.hand_window,
         link_bits=args.link,
         **({} if args.rtt is None else {"round_trip": args.rtt / 1000}),
     )
+
+
+def _costs(args: argparse.Namespace, measured: Measured | None) -> Costs:
+    """What a handshake costs: as it was said, else as it was measured on the gateways, else as others measured it."""
+    known = Costs() if measured is None else Costs(handshake=measured.cost_ms, reset=measured.first_packet_ms)
+    return known if args.handshake_ms is None else replace(known, handshake=args.handshake_ms)
 
 
 def _bits(text: str) -> float:

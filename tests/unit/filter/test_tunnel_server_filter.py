@@ -25,6 +25,11 @@ def test_limits_leave_room_for_a_site_that_comes_again(capacity: int, limit: int
     assert tunnel_server_limits(capacity) == {"max_clients": limit, "connect_freq_initial": limit}
 
 
+def test_a_limit_that_somebody_has_set_stays() -> None:
+    assert tunnel_server_limits(512, max_clients=600) == {"max_clients": 600, "connect_freq_initial": 2048}
+    assert tunnel_server_limits(512, connect_freq_initial=99) == {"max_clients": 2048, "connect_freq_initial": 99}
+
+
 def test_an_openvpn_without_a_version_is_an_error_of_the_filter() -> None:
     with pytest.raises(AnsibleFilterError, match="which names no version"):
         tunnel_server_openvpn("nonsense")

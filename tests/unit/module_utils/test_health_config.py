@@ -41,6 +41,7 @@ GIVEN: dict[str, t.Any] = {
     "instance_patience": 10,
     "cure_pause": 60,
     "routing": True,
+    "storm": {"share": 0.3, "sessions": 20, "seconds": 20, "drops": 10},
 }
 
 
@@ -64,6 +65,8 @@ def test_what_the_role_writes_is_what_the_daemon_reads() -> None:
     ]
     assert config.routing == (("/run/frr/zebra.vty",), ("/run/frr/bgpd.vty", "/run/frr/ospfd.vty"))
     assert (config.floor, config.interval) == (-99, 0.3)
+    assert (config.storm_share, config.storm_sessions, config.storm_seconds, config.storm_drops) == (0.3, 20, 20, 10)
+    assert config.instances[1].status == "/run/openvpn-server/status-tun1.log"
     assert parse(text=json.dumps(planned(routing=False))).routing == ()
 
 

@@ -61,6 +61,10 @@ class Gateway:
             "cure_pause": 60.0,
             "routing": [],
             "routing_penalty": 5,
+            "storm_share": 0.3,
+            "storm_sessions": 20,
+            "storm_seconds": 20,
+            "storm_drops": 10,
         }
 
     def start(self) -> Daemon:

@@ -267,3 +267,17 @@ def test_the_owner_may_be_either(fleet: Fleet) -> None:
     pair = judge_pair(fleet=fleet, answers=answers)
 
     assert (pair.owner, pair.standby, pair.problems) == ("gw2", "gw1", ())
+
+
+def test_a_storm_is_told_with_the_command_and_forbids_nothing(tmp_path: Path) -> None:
+    fleet = load_fleet(plan_file=write_fleet(tmp_path))
+    storm = {"since": NOW - 45, "signs": ["380 of 400 sessions are half open"]}
+
+    pair = judge_pair(fleet=fleet, answers=bent(healthy(fleet), gw1={"storm": storm}))
+
+    (problem,) = pair.problems
+    assert problem.weight == NOTICE
+    assert "gw1 is in a storm for 4" in problem.text
+    assert "380 of 400 sessions are half open" in problem.text
+    assert "tools/fleet hold GROUP" in problem.text
+    assert pair.owner == "gw1"

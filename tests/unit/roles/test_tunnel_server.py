@@ -383,3 +383,8 @@ def test_a_site_that_was_revoked_meanwhile_is_refused_by_the_daemon_that_runs(ga
     finally:
         daemon.kill()
         daemon.wait()
+
+
+def test_sessions_are_limited_only_when_somebody_asks_for_it(tmp_path: Path) -> None:
+    assert "connect-freq " not in render("instance.conf.j2", tmp_path)
+    assert "\nconnect-freq 256 1\n" in render("instance.conf.j2", tmp_path, tunnel_server_connect_freq=256)
