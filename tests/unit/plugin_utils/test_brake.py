@@ -161,6 +161,30 @@ def test_a_brake_works_where_nothing_can_be_noted(held: HeldFleet) -> None:
     assert held.running == ["site-0001"]
 
 
+@pytest.mark.parametrize("verb", ["hold", "release"])
+def test_who_refuses_is_noted_as_held_as_it_was(held: HeldFleet, verb: str) -> None:
+    hold(held, ["site-0002"])
+    before = noted(held)
+    for site in ("site-0001", "site-0002"):
+        held.sites[site].tool("sleep", f'#!/bin/sh\necho . >>"{held.sites[site].home}/slept"\n')
+    both = ["site-0001", "site-0002"]
+    with held.locked("site-0001"), held.locked("site-0002"):
+        done = hold(held, both, reason="other") if verb == "hold" else release(held, both).results
+    assert done["site-0002"].reason == "busy"
+    # Sooner than the controller would give it up.
+    assert len((held.sites["site-0002"].home / "slept").read_text().split()) <= 10
+    assert {site: (one.by, one.reason) for site, one in noted(held).items()} == {
+        site: (one.by, one.reason) for site, one in before.items()
+    }
+
+
+def test_an_answer_that_says_nothing_of_a_hold_leaves_the_note(held: HeldFleet) -> None:
+    found = hold(held, ["site-0002"])
+    receipt = {name: value for name, value in found["site-0002"].receipt.items() if name != "held"}
+    Brake(fleet=held.fleet, verb="show").note({"site-0002": dataclasses.replace(found["site-0002"], receipt=receipt)})
+    assert set(noted(held)) == {"site-0002"}
+
+
 # --- status
 
 

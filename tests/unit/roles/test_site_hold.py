@@ -36,7 +36,7 @@ case "$1 $last" in
     exit
     ;;
   "stop {holder}") rm -f "{home}/holder" ;;
-  "stop "*service) rm -f "{home}/active" ;;
+  "stop "*service) [ ! -f "{home}/cannot-stop" ] && rm -f "{home}/active" || exit 1 ;;
   "start "*service | "restart "*service)
     [ "$1" = start ] || rm -f "{home}/active"
     file=$(sed -n 's/^ConditionPathExists=!//p' "$condition" 2>/dev/null)
@@ -308,6 +308,24 @@ def test_a_site_that_runs_nothing_is_not_held(tmp_path: Path) -> None:
     assert empty.hold(3600)["reason"] == "no-generation"
 
 
+def test_a_client_that_does_not_stop_is_told_and_so_is_the_hold_that_is_in_force(site: Held) -> None:
+    (site.home / "cannot-stop").touch()
+    refused = site.hold(3600)
+    assert (refused["ok"], refused["reason"]) == (False, "service-failed")
+    assert refused["message"].startswith("the client did not stop.")
+    assert refused["held"] >= 3590
+    assert refused["held_by"] == WHO[0]
+
+
+def test_whatever_it_refuses_a_site_says_whether_it_is_held(site: Held) -> None:
+    assert site.hold(0)["held"] == 0
+    site.hold(3600)
+    assert 3590 <= site.hold(0)["held"] <= 3600
+    (site.root / "etc/spokewright/current").unlink()
+    refused = site.hold(3600)
+    assert (refused["reason"], refused["held_by"]) == ("no-generation", WHO[0])
+
+
 @pytest.mark.parametrize("verb", ["hold", "release", "holder"])
 def test_killed_at_any_step_nobody_is_held_for_ever(tmp_path: Path, verb: str) -> None:
     """Whatever a kill leaves: the next start of the unit, or the client itself after a boot, ends it."""
@@ -379,6 +397,14 @@ def test_without_systemd_the_guard_sits_it_out(plain: Held) -> None:
     assert plain.hold(3600)["changed"] is False
     assert plain.run("release")["ok"]
     assert plain.runs
+
+
+def test_without_systemd_a_client_that_runs_on_is_no_success(plain: Held) -> None:
+    settle(plain, make_with(INIT.replace('state/hold" ] ||', 'state/hold" ] || :')))
+    refused = plain.hold(3600)
+    assert plain.runs
+    assert (refused["ok"], refused["reason"]) == (False, "service-failed")
+    assert refused["held"] >= 3590
 
 
 def test_without_systemd_an_older_generation_is_left_alone(plain: Held) -> None:
