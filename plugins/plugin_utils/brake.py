@@ -71,10 +71,10 @@ class Brake:
             self.note(results, before=before)
         return results
 
-    def one(self, site: str) -> SiteResult:
-        """Do it to one site."""
+    def one(self, site: str, *, seen: str = "") -> SiteResult:
+        """Do it to one site; a release ends the hold that was seen there, if one is named, and no other."""
         target = site_target(plan=self.fleet.plan, site=self._sites[site])
-        order = Order(target=target, verb=self.verb, hold=self._hold, dry_run=self._dry)
+        order = Order(target=target, verb=self.verb, hold=self._hold, seen=seen, dry_run=self._dry)
         return carry_out(order=order, timeouts=self._timeouts)
 
     def note(self, results: Mapping[str, SiteResult], *, before: Mapping[str, HoldNote] | None = None) -> None:

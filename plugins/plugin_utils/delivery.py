@@ -59,8 +59,8 @@ class Order:
     """What one site is to do.
 
     `generation` is for `revert` (a number) and `forget` (a number, a digest, "epoch E", "below E" or "old"), `hold` for
-    `hold`. With `texts` the answer carries configuration and manifest of what is current, for a difference; a dry run
-    always asks for them.
+    `hold`, and `seen` for `release`: the hold that it ends, and no other. With `texts` the answer carries configuration
+    and manifest of what is current, for a difference; a dry run always asks for them.
     """
 
     target: Target
@@ -71,6 +71,7 @@ class Order:
     generation: str = ""
     texts: bool = False
     hold: Hold | None = None
+    seen: str = ""
 
 
 def carry_out(*, order: Order, timeouts: Timeouts | None = None) -> SiteResult:
@@ -320,7 +321,7 @@ def _stopped(*, order: Order, shown: dict[str, Any]) -> SiteResult | None:
 def _brake(*, order: Order, ask: Ask) -> SiteResult:
     site = order.target.name
     if not order.dry_run:
-        return _result(site, ask(*(order.hold.words if order.hold else ("release",))))
+        return _result(site, ask(*(order.hold.words if order.hold else ("release", *filter(None, (order.seen,))))))
     shown = ask("show")
     if not shown["ok"]:
         return _result(site, shown)

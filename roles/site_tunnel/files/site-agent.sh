@@ -822,17 +822,15 @@ hold() {
   tell_hold
   near=$((secs - remains))
   [ $near -ge 0 ] || near=$((-near))
-  # To say it twice within a twentieth of the time is to say it once.
+  # To say it twice within a twentieth of the time is to say it once. It has another end since, and so another name: a
+  # release that saw the first must not end the second.
+  same=
   if [ "$remains" != 0 ] && [ $((near * 20)) -le "$secs" ] && [ "$by" = "$3" ] && [ "$why" = "$4" ] && stays_stopped; then
     case $up in
-      inactive | failed)
-        hold_facts
-        more=$hold_facts
-        ok false "held for another $remains s"
-        ;;
+      inactive | failed) same=1 ;;
     esac
   fi
-  keep_stopped || fail unwritable "cannot write what would keep the client stopped: $(disk)"
+  [ -n "$same" ] || keep_stopped || fail unwritable "cannot write what would keep the client stopped: $(disk)"
   boot_id
   uptime
   end=$(date +%s)
@@ -840,6 +838,8 @@ hold() {
   end=$((end + secs))
   rm -f "$S/held"
   put hold "$secs $end $boot $now$nl$3$nl$4" || fail no-space "cannot write below $S"
+  tell_hold
+  [ -z "$same" ] || ok false "held for another $remains s"
   if [ $init = systemd ] && ! systemctl restart $H.service; then
     unhold
     tell_hold
@@ -852,10 +852,14 @@ hold() {
   ok true "held for $remains s"
 }
 
-# End the hold now.
+# [HOLD]: end the hold now; with its name no other one.
 release() {
   tell_hold
   lock 8
+  if [ -n "$1" ] && held && [ "$1" != "$hsecs-$hend" ]; then
+    tell_hold
+    fail held-anew "held anew by $by${why:+: $why}, for another $remains s; only another release ends that"
+  fi
   more=",\"held\":0"
   [ -e "$S/hold" ] || [ -e "$HU" ] || ok false "not held"
   unhold || fail service-failed "the client did not start. $(service why)"

@@ -310,6 +310,28 @@ def test_gateways_that_cannot_bear_more_keep_it_back_and_at_last_stop_it(held: H
     assert all(one.ok for one in release(held, NORTH).results.values())
 
 
+def test_who_is_held_anew_before_its_turn_stays_held(held: HeldFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold(held, NORTH)
+    real = held.sites["site-0002"].run
+
+    def again(*words: str, **more: Any) -> dict[str, Any]:
+        if words[0] == "release":
+            held.sites["site-0004"].hold(3600, who=("bob@desk", "it begins again"))
+        return real(*words, **more)
+
+    monkeypatch.setattr(held.sites["site-0002"], "run", again)
+    done = release(held, NORTH, rate=2.0)
+    one = done.results["site-0004"]
+    assert (one.ok, one.changed, one.reason) == (False, False, "held-anew")
+    assert "site-0004: held anew by bob@desk: it begins again, for another " in one.message
+    assert [site for site in NORTH if done.results[site].ok] == ["site-0002", "site-0003"]
+    assert held.running == ["site-0001", "site-0002", "site-0003"]
+    assert {site: note.by for site, note in noted(held).items()} == {"site-0004": "bob@desk"}
+    report = release_report(done=done, rate=2.0)
+    assert len(report["next"]) == 1
+    assert report["next"][0].startswith("1 sites were held anew while this went on, and stay held. Ask who did it")
+
+
 def test_a_pair_without_an_owner_gets_nobody(held: HeldFleet) -> None:
     hold(held, NORTH)
     held.owner = False

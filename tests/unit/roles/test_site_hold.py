@@ -326,6 +326,21 @@ def test_whatever_it_refuses_a_site_says_whether_it_is_held(site: Held) -> None:
     assert (refused["reason"], refused["held_by"]) == ("no-generation", WHO[0])
 
 
+def test_a_release_ends_the_hold_that_was_seen_and_no_other(site: Held) -> None:
+    site.hold(7200)
+    seen = site.run("show")["hold"]
+    # The same words a little later: no change, and another hold.
+    assert site.hold(7200, now=time.time() + 60)["changed"] is False
+    refused = site.run("release", seen)
+    assert (refused["ok"], refused["changed"], refused["reason"]) == (False, False, "held-anew")
+    assert refused["message"].startswith(f"held anew by {WHO[0]}: {WHO[1]}, for another ")
+    assert refused["held"] > 0
+    assert not site.runs
+    assert site.run("release", site.run("show")["hold"])["changed"] is True
+    assert site.runs
+    assert site.run("release", seen)["message"] == "not held"
+
+
 @pytest.mark.parametrize("verb", ["hold", "release", "holder"])
 def test_killed_at_any_step_nobody_is_held_for_ever(tmp_path: Path, verb: str) -> None:
     """Whatever a kill leaves: the next start of the unit, or the client itself after a boot, ends it."""
