@@ -209,13 +209,13 @@ def generation_of(*, shown: dict[str, Any], digest: str) -> int | None:
 
 
 def settled(*, shown: dict[str, Any], digest: str) -> bool:
-    """Whether the site runs exactly this bundle, confirmed, now and after its next boot."""
+    """Whether the site runs exactly this bundle, confirmed, now and after its next boot; a held one after its hold."""
     held = generation_of(shown=shown, digest=digest)
     return (
         held is not None
         and held == shown["current"] == shown["confirmed"]
         and shown["pending"] == 0
-        and shown.get("service") == "active"
+        and (shown.get("service") == "active" or bool(shown.get("held")))
         and shown.get("enabled") is True
         and shown.get("links") is True
     )
@@ -250,7 +250,8 @@ def _stage(*, order: Order, bundle: Bundle, ask: Ask) -> SiteResult:
 
 def _held(*, site: str, bundle: Bundle, receipt: dict[str, Any]) -> SiteResult:
     todo = "" if settled(shown=receipt, digest=bundle.digest) else ", not active, enabled and confirmed yet"
-    message = f"generation {receipt['generation']} holds bundle {bundle.digest[:12]}{todo}"
+    kept = f"; {said}" if (said := hold_of(receipt)) else ""
+    message = f"generation {receipt['generation']} holds bundle {bundle.digest[:12]}{todo}{kept}"
     return SiteResult(site=site, ok=True, message=message, receipt=receipt)
 
 

@@ -337,11 +337,13 @@ point() {
   flush "${2%/*}"
 }
 
-# Whether the client runs, and will after the next boot
+# Whether the client runs, and will after the next boot, and whether somebody holds it
 service_facts() {
   service look
   linked && l=true || l=false
-  facts=",\"service\":\"$up\",\"enabled\":$enabled,\"links\":$l"
+  held
+  hold_facts
+  facts=",\"service\":\"$up\",\"enabled\":$enabled,\"links\":$l$hold_facts"
 }
 
 # Everything that knows the init system, down to disarm().
@@ -622,12 +624,8 @@ show() {
   num "$4"
   list=
   for d in flock setsid systemd-run logger busybox; do has $d && list="$list${list:+,}\"$d\""; done
-  more_facts="$more_facts$num"
-  held
-  hold_facts
   knows_holds && w=true || w=false
-  hold_facts="$hold_facts,\"holds\":$w"
-  show_line "$more_facts,\"tools\":[$list]$hold_facts"
+  show_line "$more_facts$num,\"tools\":[$list],\"holds\":$w"
   ok false ""
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import delivery
 from unit.roles.test_site_agent import AGENT, ONE, TWO, UNIT, Site, make, settle
 
 if TYPE_CHECKING:
@@ -339,6 +340,13 @@ def test_a_release_ends_the_hold_that_was_seen_and_no_other(site: Held) -> None:
     assert site.run("release", site.run("show")["hold"])["changed"] is True
     assert site.runs
     assert site.run("release", seen)["message"] == "not held"
+
+
+def test_a_site_that_was_held_as_it_should_be_is_settled(site: Held) -> None:
+    site.hold(7200)
+    told = site.run("stage", ONE.digest)
+    assert (told["ok"], told["changed"], told["held_by"]) == (True, False, WHO[0])
+    assert delivery.settled(shown=told, digest=ONE.digest)
 
 
 @pytest.mark.parametrize("verb", ["hold", "release", "holder"])
