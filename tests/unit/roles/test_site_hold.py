@@ -113,7 +113,9 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Held:
 
 def test_a_hold_stops_the_client_and_says_until_when(site: Held) -> None:
     receipt = site.hold(7200)
-    assert (receipt["changed"], receipt["held"], receipt["held_by"], receipt["held_reason"]) == (True, 7200, *WHO)
+    assert (receipt["changed"], receipt["held_by"], receipt["held_reason"]) == (True, *WHO)
+    # Here and below: a second may end between two looks at the clock.
+    assert 7190 <= receipt["held"] <= 7200
     assert not site.runs
     shown = site.run("show")
     assert 7190 <= shown["held"] <= 7200
@@ -165,9 +167,11 @@ def test_a_second_hold_is_no_change_and_another_time_is_one(site: Held) -> None:
     assert (again["ok"], again["changed"]) == (True, False)
     assert not [call for call in site.calls() if call.startswith(("stop", "restart", "start", "daemon-reload"))]
     longer = site.hold(10000)
-    assert (longer["changed"], longer["held"]) == (True, 10000)
+    assert longer["changed"] is True
+    assert 9990 <= longer["held"] <= 10000
     shorter = site.hold(60)
-    assert (shorter["changed"], shorter["held"]) == (True, 60)
+    assert shorter["changed"] is True
+    assert 50 <= shorter["held"] <= 60
     other = site.hold(60, who=("bob@desk", "the same storm"))
     assert (other["changed"], other["held_by"]) == (True, "bob@desk")
     assert not site.runs
