@@ -146,11 +146,12 @@ def _setups(args: argparse.Namespace) -> list[Setup]:
 
 def _setup(args: argparse.Namespace) -> Setup:
     fleet = load_fleet(plan_file=args.plan_file)
+    fleet.refuse_bad_capacity()
     plan = fleet.plan
     sites = len(fleet.sites) if args.sites is None else args.sites
     daemons = len(fleet.instances) if args.daemons is None else args.daemons
     known = [one.timers for one in fleet.sites][:sites]
-    measured = None if fleet.capacity is None else worst(list(fleet.capacity.measured))
+    measured = worst(list(fleet.capacity.measured)) if fleet.capacity and fleet.capacity.measured else None
     values = None if fleet.capacity is None else fleet.capacity.values
     spread = SPREAD if values is None else values.spread
     others = [site_timers(site_id=f"simulated-{number}", spread=spread) for number in range(len(known), sites)]
