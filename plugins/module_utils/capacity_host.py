@@ -12,11 +12,14 @@ import json
 import os
 import re
 import socket
+import time
 import typing as t
 from pathlib import Path
 
 SERVER = Path("/etc/openvpn/server")
 HEALTH = Path("/run/spokewright/health.json")
+# The health daemon writes its file at least every 5 s; what an ended one has left says nothing of now.
+FRESH = 12.0
 LEAST_MEMORY_KB = 300 * 1024
 # More than any kernel grants: what comes back is its limit.
 WANTED_BUFFER = 1 << 30
@@ -53,7 +56,10 @@ def trouble(*, busiest: float, health: Path = HEALTH) -> list[str]:
         found.append("only %d MB of memory are free, a trial may take %d" % (free // 1024, LEAST_MEMORY_KB // 1024))
     try:
         report = json.loads(health.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stale = time.time() - float(report["time"]) >= FRESH
+    except (OSError, ValueError, KeyError, TypeError):
+        return found
+    if stale:
         return found
     if (report.get("storm") or {}).get("since"):
         found.append("its health daemon sees a storm")

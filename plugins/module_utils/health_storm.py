@@ -103,7 +103,8 @@ def signs(*, counted: Count, rules: Rules) -> dict[str, str]:
         found["handshakes"] = "%.0f handshakes a second" % (counted.young / YOUNG)
     if counted.drops >= rules.drops * counted.span:
         found["drops"] = "full receive buffers drop %.0f packets a second" % (counted.drops / counted.span)
-    if counted.limited:
+    # A flood of others meets the limits as well, and there is nobody to hold then.
+    if counted.limited and (found or max(counted.young, counted.half_open) >= rules.sessions):
         found["limited"] = "the limits of the daemons refuse handshakes"
     return found
 

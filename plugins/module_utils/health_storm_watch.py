@@ -25,7 +25,8 @@ if t.TYPE_CHECKING:
     from ansible_collections.spokewright.fleet.plugins.module_utils import health_config
 
 EVERY = 2.0
-STALE = 30.0
+# A daemon writes every 10 or 11 s.
+STALE = 12.0
 RESTART = 60.0
 LIMITERS = re.compile(rb"would exceed new connection frequency limit|rate limit exceeded, dropping initial")
 _PATTERN = "frequency limit|rate limit exceeded"
@@ -45,7 +46,9 @@ class StormWatch:
         self._state = rules.State()
         self._due = 0.0
         self._last: float | None = None
-        self._statuses: dict[str, _Status] = {one.name: _Status(Path(one.status)) for one in config.instances}
+        # What was written once stands for less time than a storm needs: it takes two to tell of one.
+        stale = min(STALE, config.storm_seconds)
+        self._statuses = {one.name: _Status(Path(one.status), stale=stale) for one in config.instances}
         self._drops: dict[int, int] = {}
         self._lines = _Lines(units=["openvpn-server@%s.service" % one.name for one in config.instances])
 
@@ -81,21 +84,23 @@ class StormWatch:
 class _Status:
     """The status file of one instance, read when it is another one than before."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, stale: float) -> None:
+        self._path, self._stale = path, stale
         self._written = 0
         self._time = 0
         self._count = rules.Count()
 
     def count(self, *, wall: float) -> rules.Count:
-        """The sessions; none when the daemon has written nothing for long."""
-        with contextlib.suppress(OSError, ManagementError, ValueError, IndexError):
+        """The sessions; none when the daemon has written nothing for long, or nothing whole as one just started."""
+        try:
             written = self._path.stat().st_mtime_ns
             if written != self._written:
                 status = parse_status(lines=self._path.read_text(encoding="utf-8", errors="replace").splitlines())
                 self._count = rules.count(clients=status.clients, now=status.time)
                 self._written, self._time = written, status.time
-        return self._count if abs(wall - self._time) < STALE else rules.Count()
+        except (OSError, ManagementError, ValueError, IndexError):
+            self._written, self._count = 0, rules.Count()
+        return self._count if abs(wall - self._time) < self._stale else rules.Count()
 
 
 class _Lines:

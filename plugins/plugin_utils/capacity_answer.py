@@ -98,9 +98,14 @@ def answer(
     """The report, and whether the file beside the plan was changed.
 
     Raises:
-        FleetError: the question makes no sense, or not everything was measured that is to be written.
+        FleetError: the question makes no sense, what is recorded cannot be read, or not everything was measured that
+            is to be written.
     """
     asked.refuse_nonsense()
+    if not asked.touches_gateways:
+        fleet.refuse_bad_capacity()
+    for fault in fleet.capacity_faults:
+        say(f"{fault} Nothing is taken from this file, and no link is known.")
     known = list(fleet.capacity.measured) if fleet.capacity else []
     trials: list[Trial] = []
     if asked.touches_gateways:
@@ -142,8 +147,8 @@ def _source(*, fleet: Fleet, known: Sequence[Measured], fresh: Sequence[Measured
     if known:
         return f"Nothing was measured now: the figures are those of {file}.{_outgrown(fleet)}"
     return (
-        f"Nobody has measured these gateways yet (there is no {file}): the figures are those of another machine, see "
-        "docs/capacity.md. Measure yours with `tools/fleet capacity`."
+        f"Nobody has measured these gateways yet ({file} has none of them): the figures are those of another machine, "
+        "see docs/capacity.md. Measure yours with `tools/fleet capacity`."
     )
 
 

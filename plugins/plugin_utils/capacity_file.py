@@ -103,7 +103,10 @@ def write_capacity(*, plan_file: Path, capacity: Capacity) -> bool:
 
 
 def read_capacity(*, data: bytes, file: str, gateways: Sequence[str], problems: list[Problem]) -> Capacity | None:
-    """Read the file; None when something in it is missing or bad, which `problems` then says."""
+    """Read the file; None when something in it is missing or bad, which `problems` then says.
+
+    What a gateway said that the plan no longer has is left out; the limits hold until somebody measures anew.
+    """
     before = len(problems)
     try:
         root = read_yaml(text=data.decode("utf-8-sig"), file=file, problems=problems)
@@ -118,14 +121,15 @@ def read_capacity(*, data: bytes, file: str, gateways: Sequence[str], problems: 
     reader.integer(top.get("version"), low=VERSION, high=VERSION)
     link = reader.number(top.get("link_mbit"), low=0, high=MOST_LINK)
     rows = reader.items(top.get("measured"), of="what each gateway said")
-    measured = [_measured(reader, row, gateways=gateways) for row in rows or ()]
+    measured = [_measured(reader, row) for row in rows or ()]
     values = _values(reader, top.get("values"))
     if len(problems) > before or values is None or link is None:
         return None
-    return Capacity(measured=tuple(one for one in measured if one is not None), values=values, link_mbit=link)
+    known = tuple(one for one in measured if one is not None and one.gateway in gateways)
+    return Capacity(measured=known, values=values, link_mbit=link)
 
 
-def _measured(reader: FieldReader, node: Node, *, gateways: Sequence[str]) -> Measured | None:
+def _measured(reader: FieldReader, node: Node) -> Measured | None:
     entries = reader.section(node, required=[field.name for field in fields(Measured)])
     if entries is None:
         return None
@@ -140,9 +144,6 @@ def _measured(reader: FieldReader, node: Node, *, gateways: Sequence[str]) -> Me
             found[name] = reader.integer(entries.get(name), low=int(low), high=int(high))
         else:
             found[name] = reader.number(entries.get(name), low=low, high=high)
-    if found["gateway"] is not None and found["gateway"] not in gateways:
-        text = f"'{found['gateway']}' is no gateway of the plan, which has {', '.join(gateways)}."
-        reader.fault(entries["gateway"], text, f"{REMEDY}.")
     return None if None in found.values() else Measured(**found)
 
 

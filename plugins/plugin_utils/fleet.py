@@ -107,8 +107,14 @@ class Fleet:
     changes: tuple[Change, ...]
     plan_file: Path
     lock_on_disk: bytes | None
-    # What was measured on the gateways; None until somebody has.
+    # What was measured on the gateways; None until somebody has, and when its file has faults.
     capacity: Capacity | None = None
+    capacity_faults: tuple[Problem, ...] = ()
+
+    def refuse_bad_capacity(self) -> None:
+        """Raise InputErrors when limits and timers would not be those that somebody has recorded."""
+        if self.capacity_faults:
+            raise InputErrors(self.capacity_faults)
 
 
 def shown_path(path: Path) -> str:
@@ -124,7 +130,10 @@ def load_fleet(
     require_host_keys: bool = True,
     release_sites: Sequence[str] = (),
 ) -> Fleet:
-    """Read and check everything; raise InputErrors with every fault of all three files.
+    """Read and check everything; raise InputErrors with every fault of all files.
+
+    Faults of the measured capacity alone are no reason to look at nothing and to brake nobody: they stand in the fleet,
+    and whoever writes configuration from it refuses them.
 
     `require_host_keys=False` is for the one command that fetches the keys that are missing. `release_sites` are
     removed sites whose addresses go back to the free ones before anything is allocated.
@@ -148,13 +157,14 @@ def load_fleet(
         problems=problems,
         require_host_keys=require_host_keys,
     )
-    capacity = _read_capacity(plan_file=plan_file, plan=plan, problems=problems)
+    capacity_faults: list[Problem] = []
+    capacity = _read_capacity(plan_file=plan_file, plan=plan, problems=capacity_faults)
     lock_file = plan_reader.path_of("lock")
     if lock_file == plan_reader.path_of("registry"):
         lock_file = None
     lock, lock_on_disk = _read_lock(file=lock_file, shown_plan=shown_plan, facts=facts, problems=problems)
     if problems or plan is None or lock is None:
-        raise InputErrors(problems)
+        raise InputErrors([*problems, *capacity_faults])
     ids = [row.id for row in rows]
     lock, released = release(lock=lock, site_ids=release_sites, registered=ids)
     day = (today or datetime.now(tz=UTC).date()).isoformat()
@@ -164,7 +174,8 @@ def load_fleet(
         line = facts.line("tunnels.network")
         raise InputErrors([_exhausted(shown_plan, line, plan, exc, new=lock_on_disk is None)]) from exc
     allocation = replace(allocation, changes=(*released, *allocation.changes))
-    return _assemble(plan=plan, rows=rows, allocation=allocation, lock_on_disk=lock_on_disk, capacity=capacity)
+    fleet = _assemble(plan=plan, rows=rows, allocation=allocation, lock_on_disk=lock_on_disk, capacity=capacity)
+    return replace(fleet, capacity_faults=tuple(capacity_faults))
 
 
 def write_lock(*, fleet: Fleet) -> bool:

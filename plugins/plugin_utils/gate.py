@@ -166,5 +166,6 @@ def _judge(
         verdict.site,
         ok=True,
         message=f"{verdict.why} as {address}{key}, an echo went through the tunnel",
-        seconds=None if since is None else round(time.time() - since, 2),
+        # The controller's clock may have been put back meanwhile.
+        seconds=None if since is None else round(max(0.0, time.time() - since), 2),
     )

@@ -62,7 +62,12 @@ class InventoryView:
 
 
 def build_view(*, fleet: Fleet) -> InventoryView:
-    """Return the groups and hosts of a fleet."""
+    """Return the groups and hosts of a fleet.
+
+    Raises:
+        InputErrors: the file of measured capacity has faults, and hosts would get other limits than the recorded.
+    """
+    fleet.refuse_bad_capacity()
     plan = fleet.plan
     groups = {
         "all": Group(variables=_fleet_variables(fleet)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
@@ -35,7 +35,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.wave_plan import
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.waves import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Fleet
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     Answers = Mapping[str, Mapping[str, Any]]
     # Told the rollout, what happens to it, and why.
     Book = Callable[[str, str, str], object]
+
+
+# With ids of up to 63 characters (RFC 1123) and their separators that stays below what the ledger keeps of a reason.
+SITES_A_LINE: Final = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +181,8 @@ class RolloutRun:
             self._halt(record, halt, outcome=outcome)
             turn = []
         elif turn:
-            self.book(record.rollout, "rollout-wave-began", f"wave {wave}: {', '.join(turn)}")
+            for line_of in named_sites(wave, turn):
+                self.book(record.rollout, "rollout-wave-began", line_of)
             record.begin(line, now=self.now())
         self.files.write(record)
         return turn
@@ -259,6 +264,12 @@ class RolloutRun:
     def _halt(self, record: Rollout, halt: Halt, *, outcome: str) -> None:
         self.book(record.rollout, f"rollout-{outcome}", halt.why)
         record.halt(halt, outcome=outcome)
+
+
+def named_sites(wave: str, sites: Sequence[str]) -> Iterator[str]:
+    """The sites of a wave as the ledger names them: in as many lines as it takes, because a line's reason is cut."""
+    for first in range(0, len(sites), SITES_A_LINE):
+        yield f"wave {wave}: {', '.join(sites[first : first + SITES_A_LINE])}"
 
 
 def book_in(store: KeyStore) -> Book:

@@ -102,7 +102,8 @@ def pair_problems(*, fleet: Fleet, evidence: Evidence) -> list[str]:
     known = {site.id for site in fleet.sites}
     strangers = sorted({session.site for session in evidence.sessions if session.owner} - known)
     problems += [f"{name} has a session but is not in the registry" for name in strangers]
-    return problems
+    # Nobody looks in vain for it, but no playbook would run either.
+    return [*problems, *(str(one) for one in fleet.capacity_faults)]
 
 
 def sites_of(*, fleet: Fleet, groups: t.Sequence[str]) -> list[Site]:

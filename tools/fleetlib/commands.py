@@ -34,6 +34,7 @@ def _first_lock(fleet: Fleet) -> str:
 def check(args: argparse.Namespace) -> bool:
     """Validate everything that can be validated without touching a host."""
     fleet = load_fleet(plan_file=args.plan_file)
+    fleet.refuse_bad_capacity()
     pending = len(fleet.changes)
     data = {
         "fleet": fleet.plan.name,

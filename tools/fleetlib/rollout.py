@@ -20,7 +20,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_files im
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import Approval
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_plan import Asked, make_plan, plan_data
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_report import rollout_text
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import book_in, plan_of
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import book_in, named_sites, plan_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_tables import plan_table, rollouts_table
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_view import rollout_data
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.run_report import ReportError
@@ -177,7 +177,9 @@ def approve_waves(args: argparse.Namespace) -> bool:
     strange = [wave for wave in args.waves if wave not in known]
     if strange:
         raise FleetError(f"rollout {args.id} has no wave {', '.join(strange)}. It has: {', '.join(known)}.")
-    _book(args, "rollout-approved", "; ".join(f"wave {wave}: {', '.join(known[wave])}" for wave in args.waves))
+    for wave in args.waves:
+        for line in named_sites(wave, known[wave]):
+            _book(args, "rollout-approved", line)
     approved = {wave: Approval(by=who(), sites=tuple(known[wave])) for wave in args.waves}
     files.say(args.id, lambda control: dataclasses.replace(control, approved={**control.approved, **approved}))
     said = ", ".join(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import typing as t
 from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity import worst
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity_answer import rate
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm import simulate
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_measured import (
@@ -47,8 +48,6 @@ if t.TYPE_CHECKING:
 # The role's defaults, where nothing was measured: rcvbuf, hand-window, four of each limit per site of its capacity.
 RCVBUF, HAND_WINDOW, CAPACITY = 2_097_152, 30, 512
 STORY_SECONDS = 1200.0
-RATE = re.compile(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)")
-BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
 def add(verbs: t.Any, *, common: argparse.ArgumentParser, shape: argparse.ArgumentParser) -> None:
@@ -146,15 +145,16 @@ def _setups(args: argparse.Namespace) -> list[Setup]:
 
 def _setup(args: argparse.Namespace) -> Setup:
     fleet = load_fleet(plan_file=args.plan_file)
+    fleet.refuse_bad_capacity()
     plan = fleet.plan
     sites = len(fleet.sites) if args.sites is None else args.sites
     daemons = len(fleet.instances) if args.daemons is None else args.daemons
     known = [one.timers for one in fleet.sites][:sites]
-    measured = None if fleet.capacity is None else worst(list(fleet.capacity.measured))
+    measured = worst(list(fleet.capacity.measured)) if fleet.capacity and fleet.capacity.measured else None
     values = None if fleet.capacity is None else fleet.capacity.values
     spread = SPREAD if values is None else values.spread
     others = [site_timers(site_id=f"simulated-{number}", spread=spread) for number in range(len(known), sites)]
-    limit = 4 * max(CAPACITY if values is None else values.capacity, -(-sites // max(1, daemons)))
+    limit = 4 * max(CAPACITY, -(-sites // max(1, daemons)))
     limiter = args.connect_freq or (None if values is None or not values.connect_freq else (values.connect_freq, 1))
     pings = args.keepalive or (plan.tunnels.keepalive.interval, plan.tunnels.keepalive.timeout)
     return Setup(
@@ -167,9 +167,9 @@ def _setup(args: argparse.Namespace) -> Setup:
         client_version=args.client_version,
         costs=_costs(args, measured),
         connect_freq=None if limiter is None else (limiter[0], limiter[1]),
-        connect_freq_initial=(limit, 10),
+        connect_freq_initial=(limit if values is None else values.connect_freq_initial, 10),
         receive_buffer=receive_buffer(option=RCVBUF if values is None else values.socket_buffer),
-        max_clients=limit,
+        max_clients=limit if values is None else values.max_clients,
         hand_window=HAND_WINDOW if values is None else values.hand_window,
         link_bits=args.link,
         **({} if args.rtt is None else {"round_trip": args.rtt / 1000}),
@@ -183,10 +183,10 @@ def _costs(args: argparse.Namespace, measured: Measured | None) -> Costs:
 
 
 def _bits(text: str) -> float:
-    match = RATE.fullmatch(text.lower())
-    if match is None or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate. Write it as 512kbit, 10mbit or 1gbit")
-    return float(match[1]) * BITS[match[2]]
+    try:
+        return rate(text) * 1e6
+    except FleetError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def _milliseconds(text: str) -> float:

@@ -52,6 +52,16 @@ get() { read -r num _ <"$S/$1" && num "$num" || num=0; }
 lives() { kill -0 "$1" && grep -q -e spokewright -e site-agent "/proc/$1/cmdline"; }
 boot_id() { read -r boot </proc/sys/kernel/random/boot_id || boot=none; }
 uptime() { read -r now _ </proc/uptime && now=${now%%.*} || now=0; }
+# For how long this system runs. In a container /proc/uptime is the machine's; its first process began when it did.
+age() {
+  uptime
+  age=$now
+  # In hundredths of a second after the machine's begin, on every Linux there is (USER_HZ).
+  f=$(awk '{ sub(/.*\) /, ""); print $20 }' /proc/1/stat)
+  case $f in '' | *[!0-9]*) return 0 ;; esac
+  f=$((now - f / 100))
+  [ "$f" -lt 0 ] || age=$f
+}
 disk() { df -P "$B" "$R/etc" | tail -n 1; }
 # Only coreutils syncs named files; anything else syncs all, which is as good and slower.
 flush() { sync "$@" || sync; }
@@ -497,7 +507,7 @@ held() {
   for f in "$hsecs" "$hend" "$used" "$at"; do case $f in '' | *[!0-9]*) return 1 ;; esac; done
   boot_id
   uptime
-  if [ "$b" = "$boot" ] && [ "$at" -le "$now" ]; then used=$((used + now - at)); else used=$((used + STEP + now)); fi
+  if [ "$b" = "$boot" ] && [ "$at" -le "$now" ]; then used=$((used + now - at)); else age; used=$((used + STEP + age)); fi
   remains=$((hsecs - used))
   f=$(date +%s)
   f=$((hend - f))

@@ -9,16 +9,21 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import storm
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity import Demand, look_ahead
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity_file import Capacity, write_capacity
 from fleetlib import simulate
 from fleetlib.cli import main
 from unit.plugin_utils.fleet_files import write_fleet
 from unit.plugin_utils.test_capacity import FIGURES
+
+if TYPE_CHECKING:
+    from ansible_collections.spokewright.fleet.plugins.plugin_utils.storm_model import Outcome, Setup
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,6 +57,24 @@ def test_what_was_measured_takes_the_place_of_what_is_assumed(
     assert measured["back"] == 100
 
 
+def test_limits_that_were_recorded_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, seen = write_fleet(tmp_path), []
+    real = storm.simulate
+
+    def watched(*, setup: Setup, **more: Any) -> Outcome:
+        seen.append((setup.max_clients, setup.connect_freq_initial))
+        return real(setup=setup, **more)
+
+    monkeypatch.setattr(simulate, "simulate", watched)
+    values = look_ahead(measured=FIGURES, demand=Demand(sites=4, cores=1)).values
+    assert main(["simulate", "-i", str(plan)]) == 0
+    own = replace(values, max_clients=77, connect_freq_initial=55)
+    write_capacity(plan_file=plan, capacity=Capacity(measured=(FIGURES,), values=own))
+    assert main(["simulate", "-i", str(plan)]) == 0
+
+    assert seen == [(2048, (2048, 10)), (77, (55, 10))]
+
+
 def test_it_knows_what_the_role_gives_a_daemon() -> None:
     defaults = yaml.safe_load((ROOT / "roles/tunnel_server/defaults/main.yml").read_text(encoding="utf-8"))
 
@@ -80,7 +103,7 @@ def test_what_if_the_link_is_narrow_the_way_long_and_a_handshake_dear(
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--link", "10", "'10' is no rate. Write it as 512kbit, 10mbit or 1gbit"),
+        ("--link", "10", "'10' is no rate. Write it as 512kbit, 10mbit or 1.5gbit"),
         ("--link", "0mbit", "is no rate"),
         ("--rtt", "-1", "milliseconds, 0 to 60000, are wanted"),
         ("--handshake-ms", "long", "milliseconds, 0 to 60000, are wanted"),

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.module_utils import capacity_host as host
+from ansible_collections.spokewright.fleet.plugins.module_utils import gateway_look, pair_watch
 from ansible_collections.spokewright.fleet.plugins.module_utils.capacity_traffic import checksum, datagram
 from ansible_collections.spokewright.fleet.plugins.module_utils.capacity_trial import TrialError, look, server_lines
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import capacity_run
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import capacity_run, pair
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gateway_program import Program
 from unit.roles.test_tunnel_server import render
 
@@ -162,9 +163,20 @@ def test_a_gateway_without_instances_is_not_measured(monkeypatch: pytest.MonkeyP
 )
 def test_trouble_is_a_reason_to_leave_a_gateway_alone(tmp_path: Path, health: dict[str, Any], said: list[str]) -> None:
     path = tmp_path / "health.json"
-    path.write_text(json.dumps(health), encoding="utf-8")
+    path.write_text(json.dumps({"time": time.time(), **health}), encoding="utf-8")
 
     assert host.trouble(busiest=1000, health=path) == said
+
+
+def test_what_an_ended_health_daemon_left_is_no_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "health.json"
+    for left in ({"time": time.time() - host.FRESH}, {}, {"time": None}):
+        path.write_text(json.dumps({"storm": {"since": 5.0}, **left}), encoding="utf-8")
+        assert host.trouble(busiest=1000, health=path) == []
+
+
+def test_everybody_takes_the_same_age_for_too_old() -> None:
+    assert {host.FRESH, gateway_look.FRESH, pair_watch.FRESH_SECONDS, pair.FRESH_SECONDS} == {12.0}
 
 
 def test_a_busy_gateway_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -118,7 +118,11 @@ def test_drops_are_those_of_the_instances_sockets() -> None:
         (Count(sessions=400, young=200), ["handshakes"]),
         (Count(sessions=400, drops=19, span=2.0), []),
         (Count(sessions=400, drops=20, span=2.0), ["drops"]),
-        (Count(sessions=400, limited=1), ["limited"]),
+        (Count(sessions=400, limited=50), []),
+        (Count(sessions=400, young=19, half_open=19, limited=1), []),
+        (Count(sessions=400, young=20, limited=1), ["limited"]),
+        (Count(sessions=400, half_open=20, limited=1), ["limited"]),
+        (Count(sessions=400, drops=20, span=2.0, limited=1), ["drops", "limited"]),
     ],
 )
 def test_signs(counted: Count, names: list[str]) -> None:
@@ -148,6 +152,7 @@ def test_a_storm_is_told_once_and_so_is_its_end() -> None:
         (lambda: Story().go(60, UP).go(2, Count(sessions=400, drops=5000)).go(60, UP), "one burst of drops"),
         (lambda: Story().go(60, UP).go(2, Count(sessions=400, limited=3)).go(60, UP), "the limiter once"),
         (lambda: Story().go(600, Count(sessions=400, half_open=30)), "revoked sites that try for ever"),
+        (lambda: Story().go(600, Count(sessions=400, limited=9)), "a flood that only the limits see"),
     ],
 )
 def test_no_false_alarm(story: t.Callable[[], Story], what: str) -> None:
@@ -187,10 +192,10 @@ def test_bursts_two_to_eight_seconds_apart_are_one_storm() -> None:
     assert story.state.storm.drops == 1500
 
 
-def test_a_limiter_that_lets_nobody_in_is_seen_without_a_single_session() -> None:
+def test_a_limiter_that_lets_few_in_at_a_time_is_a_storm() -> None:
     story = Story()
     for _period in range(4):
-        story.go(EVERY, Count(limited=1)).go(10 - EVERY, Count())
+        story.go(EVERY, Count(sessions=400, young=25, limited=1)).go(10 - EVERY, UP)
 
     ((_when, storm), *_rest) = story.storms
     assert storm.signs == ("the limits of the daemons refuse handshakes",)
@@ -215,12 +220,14 @@ def test_the_journal_gets_one_line_at_the_begin_and_one_at_the_end() -> None:
 
 
 class _Config:
+    storm_seconds = 20.0
+
     def __init__(self, folder: Path) -> None:
         (folder / "tun0.conf").write_text("port 11195\n", encoding="utf-8")
         self.instances = (
             Instance("tun0", "tun0", "/nowhere", str(folder / "tun0.conf"), str(folder / "status-tun0.log")),
         )
-        self.storm_share, self.storm_sessions, self.storm_seconds, self.storm_drops = 0.3, 4, 20.0, 10.0
+        self.storm_share, self.storm_sessions, self.storm_drops = 0.3, 4, 10.0
 
 
 def watch_of(folder: Path, monkeypatch: pytest.MonkeyPatch, *, journalctl: str = "exit 1") -> watching.StormWatch:
@@ -250,10 +257,42 @@ def test_a_status_file_that_goes_on_saying_so_is_a_storm_and_an_old_one_says_not
     assert watch.storm.sessions == 0
 
 
+@pytest.mark.parametrize("seconds", [10.0, 20.0])
+def test_what_was_written_once_is_never_a_storm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(_Config, "storm_seconds", seconds)
+    watch, path = watch_of(tmp_path, monkeypatch), tmp_path / "status-tun0.log"
+    path.write_text(RECORDED, encoding="utf-8")
+    for turn in range(30):
+        watch.look(now=1000 + turn * EVERY, wall=1795757119 + turn * EVERY)
+        assert watch.storm.since is None
+    assert watch.storm.sessions == 0
+
+
+@pytest.mark.parametrize("left", ["", RECORDED[:300], None], ids=["empty", "cut", "none"])
+def test_a_daemon_that_starts_anew_has_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str | None
+) -> None:
+    watch, path = watch_of(tmp_path, monkeypatch), tmp_path / "status-tun0.log"
+    path.write_text(RECORDED, encoding="utf-8")
+    watch.look(now=1000, wall=1795757119)
+    assert watch.storm.half_open == 4
+    if left is None:
+        path.unlink()
+    else:
+        path.write_text(left, encoding="utf-8")
+
+    watch.look(now=1000 + EVERY, wall=1795757119 + EVERY)
+
+    assert (watch.storm.sessions, watch.storm.half_open) == (0, 0)
+
+
 def test_lines_of_the_limiters_are_counted_and_a_journalctl_that_ends_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "lines").write_bytes(b"nothing\n" + RECORDED_LINES)
+    (tmp_path / "status-tun0.log").write_text(RECORDED, encoding="utf-8")
     watch = watch_of(tmp_path, monkeypatch, journalctl=f'echo "$*" >{tmp_path}/asked; cat {tmp_path}/lines')
     watch.look(now=1000, wall=1795757119)
     (number, receive), *_none = watch.sources()

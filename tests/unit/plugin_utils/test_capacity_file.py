@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import status
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity import Demand, look_ahead
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity_answer import Asked, answer, rate
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.capacity_file import (
@@ -24,7 +26,9 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import Fl
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.inventory_view import build_view
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import site_timers
+from fleetlib.cli import main
 from unit.plugin_utils.fleet_files import PLAN, write_fleet
+from unit.plugin_utils.held_fleet import HeldFleet
 from unit.plugin_utils.test_capacity import FIGURES
 
 if TYPE_CHECKING:
@@ -94,7 +98,6 @@ def test_a_long_backlog_spreads_the_sites_further(tmp_path: Path) -> None:
             "values.capacity: 'many' is no whole number. Write a number from 1 to",
         ),
         ('"capacity": 64', '"capacity": 0', "values.capacity: 0 is out of range."),
-        ('"gateway": "gw1"', '"gateway": "gw9"', "'gw9' is no gateway of the plan, which has gw1, gw2."),
         ('"date": "2026-11-27"', '"date": "today"', "'today' is no date. Write it as 2026-11-27."),
         ('"hook_ms": 1.5', '"hook_ms": -1', "is out of range. Write a number from 0 to 10000."),
         ('"spread": 4', '"spraed": 4', "'spraed' is no key that is known here. Did you mean 'spread'?"),
@@ -111,7 +114,7 @@ def test_each_fault_is_told_with_its_line(tmp_path: Path, before: str, after: st
     (tmp_path / "test.capacity.json").write_text(text.replace(before, after, 1), encoding="utf-8")
 
     with pytest.raises(InputErrors) as caught:
-        load_fleet(plan_file=plan)
+        build_view(fleet=load_fleet(plan_file=plan))
 
     line = text[: text.index(before)].count("\n") + 1
     found = [problem for problem in caught.value.problems if said in str(problem)]
@@ -138,7 +141,59 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "test.capacity.json").write_bytes(text.encode("utf-8", "surrogateescape"))
 
     with pytest.raises(InputErrors, match=r"test\.capacity\.json"):
-        load_fleet(plan_file=plan)
+        build_view(fleet=load_fleet(plan_file=plan))
+
+
+def test_what_was_measured_on_a_gateway_that_is_gone_is_left_out_and_the_limits_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, capacity = write_fleet(tmp_path), recorded()
+    write_capacity(plan_file=plan, capacity=replace(capacity, measured=(replace(FIGURES, gateway="gw9"),)))
+
+    fleet = load_fleet(plan_file=plan)
+
+    assert fleet.capacity == replace(capacity, measured=())
+    assert gateway_variables(plan)["tunnel_server_capacity"] == capacity.values.capacity
+    report, _written = answer(fleet=fleet, asked=Asked(recorded=True))
+    assert "test.capacity.json has none of them" in report["source"]
+    assert main(["simulate", "-i", str(plan)]) == 0
+    assert "4/4" in capsys.readouterr().out
+
+
+CONFLICT = "<<<<<<< ours\n{}=======\n>>>>>>> theirs\n"
+
+
+def test_a_file_that_cannot_be_read_lets_people_look_and_brake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = HeldFleet(tmp_path, monkeypatch)
+    monkeypatch.setattr(status, "collect", held.look)
+    file = capacity_file(held.plan)
+    file.write_text(CONFLICT, encoding="utf-8")
+
+    def fleet(*words: str) -> int:
+        return main([*words, "-i", str(held.plan)])
+
+    assert fleet("hold", "north") == 0
+    assert held.running == ["site-0001"]
+    assert fleet("status") == 1
+    assert f"problem: {file}:" in capsys.readouterr().out
+    for words in (["check"], ["simulate"], ["capacity", "--recorded"]):
+        assert fleet(*words) == 2
+        assert str(file) in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = write_fleet(tmp_path)
+    measuring(monkeypatch, gw1=measured_answer(), gw2=measured_answer())
+    capacity_file(plan).write_text(CONFLICT, encoding="utf-8")
+
+    assert main(["capacity", "--write", "-i", str(plan)]) == 0
+
+    assert "Nothing is taken from this file, and no link is known." in capsys.readouterr().err
+    assert [one.gateway for one in getattr(load_fleet(plan_file=plan).capacity, "measured", ())] == ["gw1", "gw2"]
 
 
 def test_what_if_touches_no_gateway_and_says_whose_figures_it_took(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import REASON_MAX
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
     DONE,
@@ -22,7 +23,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines im
     SiteLine,
     WaveLine,
 )
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import RolloutRun, Stage
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_run import RolloutRun, Stage, named_sites
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_step import Step
 from unit.plugin_utils.fleet_files import write_fleet
 
@@ -158,6 +159,13 @@ def test_every_change_of_a_rollout_is_booked_before_it_is_kept(run: RolloutRun, 
         ("r2", "rollout-halted", "1 site failed, the budget for that is 0"),
         ("r2", "rollout-closed", "halted: 1 done, 1 failed"),
     ]
+
+
+def test_the_ledger_has_room_for_every_site_of_a_wave() -> None:
+    sites = [f"{number:063}" for number in range(100)]
+    lines = list(named_sites("north of the river", sites))
+    assert all(len(line) < REASON_MAX for line in lines)
+    assert [one for line in lines for one in line.partition(": ")[2].split(", ")] == sites
 
 
 def test_what_cannot_be_booked_is_not_begun(run: RolloutRun) -> None:
