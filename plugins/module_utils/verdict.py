@@ -143,9 +143,12 @@ def judge(
         own_epoch: the epoch of the key that the site itself says it runs with; 0 if it was not asked.
         held: until when and by whom its client is kept stopped, by the site's own word; empty if it is not.
     """
+    live = sorted((session for session in sessions if session.owner), key=lambda one: one.connected_since)
+    if held and live:
+        # For a moment after it was stopped; after that, somebody else comes with its key.
+        return SiteVerdict(expected.site, HELD, "%s, but still connected to %s" % (held, _where(live[-1])), live[-1])
     if held:
         return SiteVerdict(expected.site, HELD, held)
-    live = sorted((session for session in sessions if session.owner), key=lambda one: one.connected_since)
     again = _began_anew(starts=starts, now=now)
     if live:
         twice = _two_at_once(live) or _in_turn(starts=starts, transports=expected.transports, now=now)

@@ -145,6 +145,12 @@ unsettled_sites:
   type: list
   elements: str
   sample: [site-0001]
+held_sites:
+  description: With O(verb=stage) and O(verb=show), ids of the sites whose client somebody keeps stopped.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 openvpn_missing:
   description: Ids of the sites that have no OpenVPN.
   returned: always

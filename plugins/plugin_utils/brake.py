@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Somebody waits, and a link that is down is an answer.
 QUICK: Final = Timeouts(connect=6, banner=10, auth=10, command=15, deadline=25, retries=1)
-# These never heard of it.
-UNTOLD: Final = frozenset(("unreachable", "bastion-unreachable", "not-tried"))
+# These never heard of it, or not the whole of it.
+UNTOLD: Final = frozenset(("unreachable", "bastion-unreachable", "not-tried", "incomplete"))
 
 
 class Brake:
@@ -71,18 +71,21 @@ class Brake:
             self.note(results, before=before)
         return results
 
-    def one(self, site: str) -> SiteResult:
-        """Do it to one site."""
+    def one(self, site: str, *, seen: str = "") -> SiteResult:
+        """Do it to one site; a release ends the hold that was seen there, if one is named, and no other."""
         target = site_target(plan=self.fleet.plan, site=self._sites[site])
-        order = Order(target=target, verb=self.verb, hold=self._hold, dry_run=self._dry)
+        order = Order(target=target, verb=self.verb, hold=self._hold, seen=seen, dry_run=self._dry)
         return carry_out(order=order, timeouts=self._timeouts)
 
     def note(self, results: Mapping[str, SiteResult], *, before: Mapping[str, HoldNote] | None = None) -> None:
-        """Note what sites said of their holds; who was surely not told of a new one has what it had before."""
+        """Note what sites said of their holds; who was surely not told of a new one has what it had before.
+
+        Where an answer says nothing of a hold, what was noted stays: to ask once too often does no harm.
+        """
         now = time.time()
         found: dict[str, HoldNote | None] = {}
         for site, one in results.items():
-            if one.receipt:
+            if "held" in one.receipt:
                 found[site] = note_of(one.receipt, now=now)
             elif before is not None and one.reason in UNTOLD:
                 found[site] = before.get(site)

@@ -59,8 +59,8 @@ class Order:
     """What one site is to do.
 
     `generation` is for `revert` (a number) and `forget` (a number, a digest, "epoch E", "below E" or "old"), `hold` for
-    `hold`. With `texts` the answer carries configuration and manifest of what is current, for a difference; a dry run
-    always asks for them.
+    `hold`, and `seen` for `release`: the hold that it ends, and no other. With `texts` the answer carries configuration
+    and manifest of what is current, for a difference; a dry run always asks for them.
     """
 
     target: Target
@@ -71,6 +71,7 @@ class Order:
     generation: str = ""
     texts: bool = False
     hold: Hold | None = None
+    seen: str = ""
 
 
 def carry_out(*, order: Order, timeouts: Timeouts | None = None) -> SiteResult:
@@ -208,13 +209,13 @@ def generation_of(*, shown: dict[str, Any], digest: str) -> int | None:
 
 
 def settled(*, shown: dict[str, Any], digest: str) -> bool:
-    """Whether the site runs exactly this bundle, confirmed, now and after its next boot."""
+    """Whether the site runs exactly this bundle, confirmed, now and after its next boot; a held one after its hold."""
     held = generation_of(shown=shown, digest=digest)
     return (
         held is not None
         and held == shown["current"] == shown["confirmed"]
         and shown["pending"] == 0
-        and shown.get("service") == "active"
+        and (shown.get("service") == "active" or bool(shown.get("held")))
         and shown.get("enabled") is True
         and shown.get("links") is True
     )
@@ -249,7 +250,8 @@ def _stage(*, order: Order, bundle: Bundle, ask: Ask) -> SiteResult:
 
 def _held(*, site: str, bundle: Bundle, receipt: dict[str, Any]) -> SiteResult:
     todo = "" if settled(shown=receipt, digest=bundle.digest) else ", not active, enabled and confirmed yet"
-    message = f"generation {receipt['generation']} holds bundle {bundle.digest[:12]}{todo}"
+    kept = f"; {said}" if (said := hold_of(receipt)) else ""
+    message = f"generation {receipt['generation']} holds bundle {bundle.digest[:12]}{todo}{kept}"
     return SiteResult(site=site, ok=True, message=message, receipt=receipt)
 
 
@@ -320,7 +322,7 @@ def _stopped(*, order: Order, shown: dict[str, Any]) -> SiteResult | None:
 def _brake(*, order: Order, ask: Ask) -> SiteResult:
     site = order.target.name
     if not order.dry_run:
-        return _result(site, ask(*(order.hold.words if order.hold else ("release",))))
+        return _result(site, ask(*(order.hold.words if order.hold else ("release", *filter(None, (order.seen,))))))
     shown = ask("show")
     if not shown["ok"]:
         return _result(site, shown)

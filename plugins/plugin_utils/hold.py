@@ -62,7 +62,7 @@ class Hold:
 
 def one_line(text: str) -> str:
     """What somebody typed, on one line and no longer than one reads."""
-    return "".join(one for one in " ".join(text.split()) if one.isprintable())[:MOST_REASON]
+    return "".join(one for one in " ".join(text.split()) if one.isprintable())[:MOST_REASON].strip()
 
 
 def read_span(text: str) -> int:
@@ -103,6 +103,18 @@ def foretell_hold(*, hold: Hold | None, shown: Mapping[str, Any]) -> dict[str, A
     if hold is None:
         said = f"would be released, {duration(left)} before its time is over" if left else "not held"
         return {"changed": bool(left), "reason": "", "message": said}
+    if refused := _refusal(shown):
+        return refused
+    same = (shown.get("held_by"), shown.get("held_reason")) == hold.words[3:]
+    if left and abs(hold.seconds - left) * NEAR <= hold.seconds and same and shown.get("service") != "active":
+        return {"changed": False, "reason": "", "message": f"held for another {duration(left)}"}
+    return {"changed": True, "reason": "", "message": f"would be held for {duration(hold.seconds)}"}
+
+
+def _refusal(shown: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What keeps a site from being held."""
+    if shown.get("init") == "none":
+        return _refused("no-service-manager", "no init system that could keep the client stopped was found")
     if not shown["current"]:
         return _refused("no-generation", "nothing runs here that could be held")
     if shown["pending"]:
@@ -113,10 +125,7 @@ def foretell_hold(*, hold: Hold | None, shown: Mapping[str, Any]) -> dict[str, A
             f"generation {shown['current']} knows no holds and would start its client again; bring the site up to date"
         )
         return _refused("too-old", f"{said} first (playbooks/sites.yml)")
-    same = (shown.get("held_by"), shown.get("held_reason")) == hold.words[3:]
-    if left and abs(hold.seconds - left) * NEAR <= hold.seconds and same and shown.get("service") != "active":
-        return {"changed": False, "reason": "", "message": f"held for another {duration(left)}"}
-    return {"changed": True, "reason": "", "message": f"would be held for {duration(hold.seconds)}"}
+    return None
 
 
 def _refused(reason: str, message: str) -> dict[str, Any]:

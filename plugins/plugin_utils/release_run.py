@@ -37,6 +37,7 @@ SAY_SECONDS: Final = 3.0
 ASK_SECONDS: Final = 3.0
 STILL_HELD: Final = "still-held"
 NOT_UP: Final = "not-up"
+HELD_ANEW: Final = "held-anew"
 # What is under way beside the sites that are released; no site has such a name.
 LOOK: Final = " look"
 ASK: Final = " ask"
@@ -87,6 +88,8 @@ class Release:
         # Each site with its place.
         self._order: dict[str, int] = {}
         self._queue: list[str] = []
+        # The hold that each has named. Somebody may hold it anew before its turn, and that hold is not ours to end.
+        self._held: dict[str, str] = {}
         self._results: dict[str, SiteResult] = {}
         # Released at this time of day and not yet up, or told so a moment ago.
         self._flying: dict[str, float] = {}
@@ -141,7 +144,8 @@ class Release:
             pace.released(now=now)
             site = self._queue.pop(0)
             self._flying[site] = time.time()
-            self._start(site, lambda: self._told(fan_out(sites=[site], work=self._release.one)[site]))
+            work = partial(self._release.one, seen=self._held[site])
+            self._start(site, lambda: self._told(fan_out(sites=[site], work=work)[site]))
         return step.why
 
     def _stop(self, why: str) -> None:
@@ -176,6 +180,7 @@ class Release:
         elif self._stopped:
             self._keep(one.site)
         else:
+            self._held[one.site] = str(one.receipt.get("hold", ""))
             self._queue.append(one.site)
             self._queue.sort(key=self._order.__getitem__)
 
@@ -288,7 +293,12 @@ def _next(done: Released) -> list[str]:
         )
     if NOT_UP in reasons:
         lines.append(f"{reasons.count(NOT_UP)} released sites are not up: `tools/fleet status --oob` tells more.")
-    off = len(reasons) - reasons.count(NOT_UP) - reasons.count(STILL_HELD)
+    if HELD_ANEW in reasons:
+        lines.append(
+            f"{reasons.count(HELD_ANEW)} sites were held anew while this went on, and stay held. Ask who did it "
+            "(`tools/fleet status`) before you release them."
+        )
+    off = sum(one not in {NOT_UP, STILL_HELD, HELD_ANEW} for one in reasons)
     if off:
         lines.append(
             f"{off} sites could not be asked or released. Run the same again when they are back, or leave them: a site "

@@ -216,6 +216,7 @@ def summary(*, results: Mapping[str, SiteResult], began: Mapping[str, float]) ->
         "ok_sites": [name for name, one in results.items() if one.ok],
         "failed_sites": [name for name, one in results.items() if not one.ok],
         "unsettled_sites": [name for name, one in results.items() if one.ok and not _settled(one)],
+        "held_sites": [name for name, one in results.items() if one.ok and one.receipt.get("held")],
         "openvpn_missing": [name for name, one in results.items() if one.ok and one.receipt.get("installed") is False],
         "activated": {
             name: began[name]

@@ -347,11 +347,13 @@ point() {
   flush "${2%/*}"
 }
 
-# Whether the client runs, and will after the next boot
+# Whether the client runs, and will after the next boot, and whether somebody holds it
 service_facts() {
   service look
   linked && l=true || l=false
-  facts=",\"service\":\"$up\",\"enabled\":$enabled,\"links\":$l"
+  held
+  hold_facts
+  facts=",\"service\":\"$up\",\"enabled\":$enabled,\"links\":$l$hold_facts"
 }
 
 # Everything that knows the init system, down to disarm().
@@ -420,7 +422,10 @@ service() {
     *-restart) control restart ;;
     *-start) control status || service restart ;;
     # The keeper goes on, and its guard sits the hold out.
-    *-stop) control restart || ! control status ;;
+    *-stop)
+      control restart
+      ! control status
+      ;;
     *-why) sh "$B/current/init.sh" why </dev/null 9>&- ;;
     openrc-enabled) [ -e "$R/etc/runlevels/default/spokewright" ] ;;
     openrc-enable) rc-update add spokewright default ;;
@@ -517,12 +522,18 @@ hold_facts() {
   text "$by"
   hold_facts="$hold_facts,\"held_by\":\"$text\""
   text "$why"
-  hold_facts="$hold_facts,\"held_reason\":\"$text\""
+  # Its length and its end are the name of a hold.
+  hold_facts="$hold_facts,\"held_reason\":\"$text\",\"hold\":\"$hsecs-$hend\""
+}
+# From here on the receipt says whether the site is held, whatever becomes of the rest.
+tell_hold() {
+  held
+  hold_facts
+  more=$hold_facts
 }
 not_held() {
   if held; then
-    hold_facts
-    more=$hold_facts
+    tell_hold
     fail held "held for another $remains s by $by${why:+: $why}; release it first"
   fi
   rm -f "$S/hold" "$S/held"
@@ -623,12 +634,8 @@ show() {
   num "$4"
   list=
   for d in flock setsid systemd-run logger busybox; do has $d && list="$list${list:+,}\"$d\""; done
-  more_facts="$more_facts$num"
-  held
-  hold_facts
   knows_holds && w=true || w=false
-  hold_facts="$hold_facts,\"holds\":$w"
-  show_line "$more_facts,\"tools\":[$list]$hold_facts"
+  show_line "$more_facts$num,\"tools\":[$list],\"holds\":$w"
   ok false ""
 }
 
@@ -808,8 +815,10 @@ hold() {
   secs=$num
   num "$2"
   told=$num
+  tell_hold
   if [ "$secs" = 0 ] || [ "$secs" -gt $LONGEST ]; then fail bad-time "a site is held for 1 to $LONGEST s, not for $1"; fi
-  lock
+  # Somebody waits for the answer.
+  lock 8
   [ $init != none ] || fail no-service-manager "no init system that could keep the client stopped was found"
   [ "$cur" != 0 ] || fail no-generation "nothing runs here that could be held"
   if [ "$pen" != 0 ]; then
@@ -818,20 +827,18 @@ hold() {
     fail on-probation "generation $pen is on probation for another $w s, and would go back by itself; hold it when that is over"
   fi
   service look
-  held
+  tell_hold
   near=$((secs - remains))
   [ $near -ge 0 ] || near=$((-near))
-  # To say it twice within a twentieth of the time is to say it once.
+  # To say it twice within a twentieth of the time is to say it once. It has another end since, and so another name: a
+  # release that saw the first must not end the second.
+  same=
   if [ "$remains" != 0 ] && [ $((near * 20)) -le "$secs" ] && [ "$by" = "$3" ] && [ "$why" = "$4" ] && stays_stopped; then
     case $up in
-      inactive | failed)
-        hold_facts
-        more=$hold_facts
-        ok false "held for another $remains s"
-        ;;
+      inactive | failed) same=1 ;;
     esac
   fi
-  keep_stopped || fail unwritable "cannot write what would keep the client stopped: $(disk)"
+  [ -n "$same" ] || keep_stopped || fail unwritable "cannot write what would keep the client stopped: $(disk)"
   boot_id
   uptime
   end=$(date +%s)
@@ -839,20 +846,28 @@ hold() {
   end=$((end + secs))
   rm -f "$S/held"
   put hold "$secs $end $boot $now$nl$3$nl$4" || fail no-space "cannot write below $S"
+  tell_hold
+  [ -z "$same" ] || ok false "held for another $remains s"
   if [ $init = systemd ] && ! systemctl restart $H.service; then
     unhold
+    tell_hold
     fail service-failed "what would end the hold did not start, so the client was not stopped"
   fi
-  service stop || fail service-failed "the client did not stop. $(service why)"
-  held
-  hold_facts
-  more=$hold_facts
+  service stop && w=0 || w=1
+  tell_hold
+  # A guard that had just sat out the hold before may have taken this one for it.
+  if [ "$w" = 1 ] || [ ! -e "$S/hold" ]; then fail service-failed "the client did not stop. $(service why)"; fi
   ok true "held for $remains s"
 }
 
-# End the hold now.
+# [HOLD]: end the hold now; with its name no other one.
 release() {
-  lock
+  tell_hold
+  lock 8
+  if [ -n "$1" ] && held && [ "$1" != "$hsecs-$hend" ]; then
+    tell_hold
+    fail held-anew "held anew by $by${why:+: $why}, for another $remains s; only another release ends that"
+  fi
   more=",\"held\":0"
   [ -e "$S/hold" ] || [ -e "$HU" ] || ok false "not held"
   unhold || fail service-failed "the client did not start. $(service why)"
@@ -894,7 +909,7 @@ guard() {
   # Where there is a unit for it, that does it.
   if [ $init != systemd ] && [ -e "$S/hold" ]; then
     sit_out
-    rm -f "$S/hold" "$S/held"
+    held || rm -f "$S/hold" "$S/held"
   fi
   state
   [ "$pen" != 0 ] || exit 0

@@ -72,11 +72,18 @@ def test_verdict(sessions: list[Session], verdict: str, why: str) -> None:
     assert why in judged.why
 
 
-@pytest.mark.parametrize("sessions", [[], [session()], [session(owner=False)]])
-def test_a_site_that_says_it_is_held_is_held_whatever_the_gateways_have_of_it_yet(sessions: list[Session]) -> None:
+@pytest.mark.parametrize("sessions", [[], [session(owner=False)]])
+def test_a_site_that_says_it_is_held_is_held(sessions: list[Session]) -> None:
     found = judge(expected=EXPECTED, sessions=sessions, seen_before=True, held="until noon by ann")
 
     assert (found.verdict, found.why, found.session) == (HELD, "until noon by ann", None)
+
+
+def test_a_held_site_that_the_owner_has_a_session_of_is_said_to_be_connected() -> None:
+    found = judge(expected=EXPECTED, sessions=[session()], seen_before=True, held="until noon by ann")
+
+    assert (found.verdict, found.session) == (HELD, session())
+    assert found.why == "until noon by ann, but still connected to tun0 on gw1"
 
 
 def test_a_site_that_was_up_once_is_down_and_not_never_seen() -> None:

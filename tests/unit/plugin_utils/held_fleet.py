@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from unit.roles.test_site_agent import ONE, settle
 from unit.roles.test_site_hold import Held
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import pytest
@@ -52,6 +55,13 @@ class HeldFleet:
     def told(self, verb: str) -> list[str]:
         """The sites that were told this, in that order."""
         return [site for word, site in self.asked if word == verb]
+
+    @contextlib.contextmanager
+    def locked(self, site: str) -> Iterator[None]:
+        """Another run is at work there."""
+        with (self.sites[site].base / "state/lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def look(self, *, fleet: Any, echo: Any = ()) -> Evidence:
         """What the gateways say now."""

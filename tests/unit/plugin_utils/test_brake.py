@@ -161,6 +161,30 @@ def test_a_brake_works_where_nothing_can_be_noted(held: HeldFleet) -> None:
     assert held.running == ["site-0001"]
 
 
+@pytest.mark.parametrize("verb", ["hold", "release"])
+def test_who_refuses_is_noted_as_held_as_it_was(held: HeldFleet, verb: str) -> None:
+    hold(held, ["site-0002"])
+    before = noted(held)
+    for site in ("site-0001", "site-0002"):
+        held.sites[site].tool("sleep", f'#!/bin/sh\necho . >>"{held.sites[site].home}/slept"\n')
+    both = ["site-0001", "site-0002"]
+    with held.locked("site-0001"), held.locked("site-0002"):
+        done = hold(held, both, reason="other") if verb == "hold" else release(held, both).results
+    assert done["site-0002"].reason == "busy"
+    # Sooner than the controller would give it up.
+    assert len((held.sites["site-0002"].home / "slept").read_text().split()) <= 10
+    assert {site: (one.by, one.reason) for site, one in noted(held).items()} == {
+        site: (one.by, one.reason) for site, one in before.items()
+    }
+
+
+def test_an_answer_that_says_nothing_of_a_hold_leaves_the_note(held: HeldFleet) -> None:
+    found = hold(held, ["site-0002"])
+    receipt = {name: value for name, value in found["site-0002"].receipt.items() if name != "held"}
+    Brake(fleet=held.fleet, verb="show").note({"site-0002": dataclasses.replace(found["site-0002"], receipt=receipt)})
+    assert set(noted(held)) == {"site-0002"}
+
+
 # --- status
 
 
@@ -284,6 +308,28 @@ def test_gateways_that_cannot_bear_more_keep_it_back_and_at_last_stop_it(held: H
     assert report["next"][0].startswith(f"Stopped: {done.why}. Look at the gateways")
     held.handshakes = 0
     assert all(one.ok for one in release(held, NORTH).results.values())
+
+
+def test_who_is_held_anew_before_its_turn_stays_held(held: HeldFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold(held, NORTH)
+    real = held.sites["site-0002"].run
+
+    def again(*words: str, **more: Any) -> dict[str, Any]:
+        if words[0] == "release":
+            held.sites["site-0004"].hold(3600, who=("bob@desk", "it begins again"))
+        return real(*words, **more)
+
+    monkeypatch.setattr(held.sites["site-0002"], "run", again)
+    done = release(held, NORTH, rate=2.0)
+    one = done.results["site-0004"]
+    assert (one.ok, one.changed, one.reason) == (False, False, "held-anew")
+    assert "site-0004: held anew by bob@desk: it begins again, for another " in one.message
+    assert [site for site in NORTH if done.results[site].ok] == ["site-0002", "site-0003"]
+    assert held.running == ["site-0001", "site-0002", "site-0003"]
+    assert {site: note.by for site, note in noted(held).items()} == {"site-0004": "bob@desk"}
+    report = release_report(done=done, rate=2.0)
+    assert len(report["next"]) == 1
+    assert report["next"][0].startswith("1 sites were held anew while this went on, and stay held. Ask who did it")
 
 
 def test_a_pair_without_an_owner_gets_nobody(held: HeldFleet) -> None:

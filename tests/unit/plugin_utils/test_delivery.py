@@ -189,6 +189,20 @@ def test_a_bundle_that_is_held_already_is_told_with_what_is_left_to_do() -> None
     assert held.message.endswith(", not active, enabled and confirmed yet")
 
 
+def test_a_held_site_with_nothing_to_change_is_settled_and_says_who_holds_it() -> None:
+    state = shown(digest=D, generation=4, service="inactive", held=600, held_by="ann@desk", held_reason="storm")
+    assert d.settled(shown=state, digest=D)
+    assert not d.settled(shown={**state, "held": 0}, digest=D)
+    assert not d.settled(shown={**state, "confirmed": 3}, digest=D)
+    told, _ = play("stage", state)
+    assert told.message == "generation 4 holds bundle dddddddddddd; held for another 10 min by ann@desk: storm"
+
+
+def test_a_release_names_the_hold_that_was_seen() -> None:
+    assert play("release", shown())[1] == ["release"]
+    assert play("release", shown(), seen="7200-99")[1] == ["release 7200-99"]
+
+
 def test_another_digest_than_was_sent_is_no_success() -> None:
     with pytest.raises(d.ReceiptError, match=f"read back digest other, sent {D}"):
         play("stage", shown(digest="other", changed=True))

@@ -54,12 +54,15 @@ def test_what_a_site_is_told_is_on_one_line() -> None:
     words = Hold(seconds=60, by="ann@desk", reason="a\nstorm \x1b[2J of  the third", now=1000.9).words
     assert words == ("hold", "60", "1000", "ann@desk", "a storm [2J of the third")
     assert len(Hold(seconds=60, by="ann", reason="x" * 999).words[4]) == 200
+    # The site would not keep a blank at the end, so the same words would be another hold each time.
+    assert Hold(seconds=60, by="ann", reason="x" * 199 + " of the third").words[4] == "x" * 199
 
 
 @pytest.mark.parametrize(
     ("different", "changed", "reason", "message"),
     [
         ({}, True, "", "would be held for 2 h"),
+        ({"init": "none"}, False, "no-service-manager", "no init system that could keep the client stopped was found"),
         ({"current": 0}, False, "no-generation", "nothing runs here that could be held"),
         ({"pending": 3}, False, "on-probation", "generation 3 is on probation, and would go back by itself"),
         ({"holds": False}, False, "too-old", "generation 3 knows no holds and would start its client again"),

@@ -43,7 +43,8 @@ class ActionModule(ActionBase):
         reason = os.environ["SPOKEWRIGHT_TEST_REASON"]
         found = {{site: {{"ok": site in well, "changed": True, "message": verb, "reason": reason}} for site in sites}}
         return {{**result, "sites": found, "ok_sites": well, "activated": {{site: 1.0 for site in well}},
-                "unsettled_sites": [site for site in well if fates.get(site) != "settled"], "openvpn_missing": []}}
+                "unsettled_sites": [site for site in well if fates.get(site) not in ("settled", "held")],
+                "held_sites": [site for site in well if fates.get(site) == "held"], "openvpn_missing": []}}
 """
 GROUPS = {"canary": ["c1"], "north": ["n1", "n2"], "south": ["s1"]}
 PLAYBOOK = [
@@ -173,6 +174,15 @@ def test_the_gate_knows_when_the_sites_would_go_back(tmp_path: Path) -> None:
     gates = [one for one in rollout(tmp_path, {})[1] if one["verb"] == "gate"]
 
     assert [(one["since"], one["deadman_seconds"]) for one in gates[:1]] == [({"c1": 1.0}, 120)]
+
+
+def test_held_sites_that_run_what_they_should_keep_nobody_back_and_no_gateway_is_asked_about_them(
+    tmp_path: Path,
+) -> None:
+    activated, asked, output = rollout(tmp_path, dict.fromkeys(("c1", "n1", "n2"), "held"))
+    assert activated == ["s1"]
+    assert [one["sites"] for one in asked if one["verb"] == "gate"] == [["s1"]]
+    assert "1 total, 1 done" in said(output)
 
 
 def said(output: str) -> str:
