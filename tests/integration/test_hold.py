@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The brake on real sites: some are off, one reboots while it is held, and the rate of a release is kept.
 
-SPOKEWRIGHT_HOLD_SITES=100 does it with a hundred.
+Every run holds one site and sees it come back by itself; LONG=1 does the rest, SPOKEWRIGHT_HOLD_SITES=100 with a hundred.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def told(sites: list[str]) -> list[str]:
     return [site for site in sites if site not in OFF]
 
 
+@pytest.mark.long
 def test_1_all_but_the_sites_that_are_off_are_held_and_a_second_time_is_no_change() -> None:
     for site in OFF:
         assert lab("kill", site).status == 0
@@ -114,6 +115,7 @@ def test_1_all_but_the_sites_that_are_off_are_held_and_a_second_time_is_no_chang
     assert (again["changed"], set(again["failed_sites"])) == (False, set(OFF))
 
 
+@pytest.mark.long
 def test_2_nobody_who_is_held_is_up_and_the_status_says_until_when() -> None:
     wait_for("the sessions end", lambda: not set(HELD) & up(), seconds=60)
     data = status()
@@ -129,6 +131,7 @@ def test_2_nobody_who_is_held_is_up_and_the_status_says_until_when() -> None:
     assert one["held_reason"] == REASON
 
 
+@pytest.mark.long
 def test_3_a_site_that_reboots_while_it_is_held_stays_held() -> None:
     assert lab("kill", REBOOTED).status == 0
     assert "does not answer out of band" in {one["id"]: one["why"] for one in status()["sites"]}[REBOOTED]
@@ -141,6 +144,7 @@ def test_3_a_site_that_reboots_while_it_is_held_stays_held() -> None:
     assert on(REBOOTED, f"systemctl restart {CLIENT}; pgrep -x openvpn").output.strip() == ""
 
 
+@pytest.mark.long
 def test_4_a_release_keeps_its_rate_names_who_is_off_and_goes_on_after_a_kill() -> None:
     assert lab("kill", LATER_OFF).status == 0
     due = [site for site in told(HELD) if site != LATER_OFF]
@@ -175,6 +179,7 @@ def test_4_a_release_keeps_its_rate_names_who_is_off_and_goes_on_after_a_kill() 
     assert report(fleet("release", *due, "--format", "json"))["changed"] is False
 
 
+@pytest.mark.long
 def test_5_a_site_that_was_off_meanwhile_is_still_held_when_it_is_back() -> None:
     assert lab("boot", LATER_OFF).status == 0
     wait_for("it is back", lambda: verdicts()[LATER_OFF] == "held", seconds=60)
