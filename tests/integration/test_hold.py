@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The brake on real sites: some are off, one reboots while it is held, and the rate of a release is kept.
 
-Every run holds one site and sees it come back by itself; LONG=1 does the rest, SPOKEWRIGHT_HOLD_SITES=100 with a hundred.
+Every run holds one site and sees it come back by itself. LONG=1 does the rest, SPOKEWRIGHT_HOLD_SITES=100 with many.
 """
 
 from __future__ import annotations
