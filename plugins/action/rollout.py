@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.own_run import own_run
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import LOCKED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import refused
 
 IN_A_WAVE = ("begun", "ended")
 UNKNOWN = "what became of it is not known, and the next run asks it"
@@ -75,8 +75,7 @@ class ActionModule(ActionBase):
             )
             result.update(changed=False, **getattr(step, args["state"])())
         except rollout_files.RolloutLockedError as exc:
-            event = {"event": "refused", "rollout": args["rollout"], "exit_code": LOCKED}
-            result.update(failed=True, msg=str(exc), event=event)
+            result.update(failed=True, msg=str(exc), event=refused(args["rollout"]))
         except FleetError as exc:
             # A task that fails for all sites at once drops all but one from the play, and the recap calls them well.
             if args["state"] in IN_A_WAVE:

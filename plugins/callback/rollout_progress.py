@@ -36,7 +36,8 @@ import typing as t
 from ansible import constants as C  # noqa: N812  # as every callback of Ansible names it
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_progress import REFUSED_EVENT, RolloutProgress
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import REFUSED
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_progress import RolloutProgress
 
 if t.TYPE_CHECKING:
     from ansible.executor.stats import AggregateStats
@@ -86,6 +87,6 @@ class CallbackModule(CallbackBase):
         if not isinstance(event, dict):
             return
         # Another run may keep out every step that changes keys or sites; how far it is, only the rollout says.
-        if action == ACTION or (action.startswith(COLLECTION) and event.get("event") == REFUSED_EVENT):
+        if action == ACTION or (action.startswith(COLLECTION) and event.get("event") == REFUSED):
             line = self._progress.line(event, message=str(result.result.get("msg", "")))
             self._display.display(line.text, color=COLOURS[line.mood])

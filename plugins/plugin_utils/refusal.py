@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError, LockedError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import LOCKED
 
+REFUSED: Final = "refused"
+
+
+def refused(rollout: str = "") -> dict[str, Any]:
+    """The event of a run that was kept out, by its rollout if it has one."""
+    return {"event": REFUSED, "rollout": rollout, "exit_code": LOCKED}
+
 
 def refusal(exc: FleetError) -> dict[str, Any]:
     """What a failed task's result says beside its message, for the exit code of the run; of a fault, nothing."""
-    if not isinstance(exc, LockedError):
-        return {}
-    return {"event": {"event": "refused", "rollout": "", "exit_code": LOCKED}}
+    return {"event": refused()} if isinstance(exc, LockedError) else {}

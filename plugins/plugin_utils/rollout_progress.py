@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.durations import duration
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.refusal import REFUSED
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_figures import EXIT_CODES
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import LOCKED
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.tables import tame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Mood = Literal["plain", "good", "bad"]
-REFUSED: Final = 4
-REFUSED_EVENT: Final = "refused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,11 @@ class RolloutProgress:
         """Take note of an event and say it. `message` is the result's own."""
         kind, rollout = str(event.get("event", "")), str(event.get("rollout", ""))
         code = int(event.get("exit_code") or 0)
-        if kind == REFUSED_EVENT and not code:
-            code = REFUSED
+        if kind == REFUSED and not code:
+            code = LOCKED
         self._codes[rollout] = code
         said = f"rollout {rollout}: {self._said(kind, event)}"
-        if kind == REFUSED_EVENT:
+        if kind == REFUSED:
             said = f"rollout {rollout}: refused: {message}" if rollout else f"refused: {message}"
         mood: Mood = "plain"
         if code or event.get("failed"):
