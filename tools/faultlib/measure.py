@@ -23,14 +23,29 @@ if TYPE_CHECKING:
     from .fleet_view import FleetView
 
 WATCHER = Path(__file__).resolve().parent / "watcher.py"
-INTERVAL = 0.02
 # Probes that begin at the sites, too, are as dense in a small lab; in a large one they would cost more than they tell.
 DENSE_SITES = 16
 SPARSE_INTERVAL = 0.2
-# A storm is measured beside what it has to do with the same processors: sites that answer are hardly asked.
-STORM_INTERVAL = 0.1
-STORM_CALM = 1.0
 STEADY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often every site is probed, in seconds; one that answers at least every `calm` seconds.
+
+    `back` says whether probes begin at the sites as well.
+    """
+
+    interval: float
+    calm: float = 0.0
+    back: bool = True
+
+
+FINE = Pace(interval=0.02)
+# Holes of seconds at hundreds of sites: what is measured shares its processors with the measuring.
+STEADY = Pace(interval=0.1, back=False)
+# A storm: sites that answer are hardly asked.
+STORM = Pace(interval=0.1, calm=1.0, back=False)
 
 
 class MeasureError(Exception):
@@ -78,7 +93,7 @@ class Record:
 class Measurement:
     """Runs the watcher; leave it as a context and nothing of it is left."""
 
-    def __init__(self, *, view: FleetView, out: Path, sites: Sequence[str] | None = None, storm: bool = False) -> None:
+    def __init__(self, *, view: FleetView, out: Path, sites: Sequence[str] | None = None, pace: Pace = FINE) -> None:
         self.out = out
         self.dead: dict[str, list[list[float]]] = {}
         self._view = view
@@ -86,13 +101,14 @@ class Measurement:
         core = view.core_address
         self._plan = {
             "out": str(out),
-            "interval": STORM_INTERVAL if storm else INTERVAL,
-            "back_interval": INTERVAL if len(wanted) <= DENSE_SITES else SPARSE_INTERVAL,
-            "calm": STORM_CALM if storm else 0.0,
+            "interval": pace.interval,
+            "back_interval": max(pace.interval, 0.0 if len(wanted) <= DENSE_SITES else SPARSE_INTERVAL),
+            "calm": pace.calm,
             "forward": [{"site": site, "host": "core1", "source": core, "target": view.lans[site]} for site in wanted],
-            "backward": []
-            if storm
-            else [{"site": site, "host": site, "source": view.lans[site], "target": core} for site in wanted],
+            "backward": [
+                {"site": site, "host": site, "source": view.lans[site], "target": core}
+                for site in (wanted if pace.back else ())
+            ],
             "gateways": list(view.macs),
             "vips": list(view.vips.values()),
             "askers": view.askers(sites=wanted),

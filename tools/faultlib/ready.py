@@ -20,7 +20,7 @@ from lablib import state as states
 from lablib.errors import LabError
 
 from . import fleet_view, pair, scene
-from .measure import MeasureError, Measurement
+from .measure import FINE, STORM, MeasureError, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +50,8 @@ def working(*, view: FleetView, logs: Path) -> bool:
     if pair.problems(view):
         return False
     logs.mkdir(parents=True, exist_ok=True)
-    storm = len(view.lans) > MANY_SITES
-    with Measurement(view=view, out=logs / "before.json", storm=storm) as measurement:
+    pace = STORM if len(view.lans) > MANY_SITES else FINE
+    with Measurement(view=view, out=logs / "before.json", pace=pace) as measurement:
         return measurement.wait_steady(seconds=STEADY_SECONDS)
 
 

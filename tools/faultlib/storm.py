@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import account, holders, hooks, pair, scene, stock, storm_rows
-from .measure import Measurement
+from .measure import STORM, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ class Storm:
             hooks.kept(scene.GATEWAYS) as books,
         ):
             early = self._prepare(side=side, row=row, owner=owner)
-            with Measurement(view=self.view, out=out, storm=True) as measurement, self._flood(row) as flood:
+            with Measurement(view=self.view, out=out, pace=STORM) as measurement, self._flood(row) as flood:
                 time.sleep(LOOKED_BEFORE)
                 clients = account.clients_cpu(self.view.lans)
                 before = costs.daemons_cpu()
@@ -174,7 +174,7 @@ class Storm:
 
     def _steady(self, side: Side) -> None:
         """Nothing is measured before every site answers."""
-        with Measurement(view=self.view, out=self.folder / "steady.json", storm=True) as measurement:
+        with Measurement(view=self.view, out=self.folder / "steady.json", pace=STORM) as measurement:
             if not measurement.wait_steady(seconds=max(side.wait, STEADY_SECONDS)):
                 raise StormError(f"{side.name}: before it there is no answer: {measurement.silent()[:10]}")
 
