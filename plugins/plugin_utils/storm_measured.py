@@ -65,8 +65,6 @@ class Measured:
     waited: float
     # The model's clock starts this much later.
     shift: float
-    # The seconds begin somewhere within this time.
-    uncertain: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +95,7 @@ class Comparison:
         last = self.measured.times[-1]
         if math.isinf(last):
             return self.last < self.measured.waited * (1 - OFF)
-        early = last - self.measured.uncertain
-        return not early - max(OFF * early, RESOLUTION) <= self.last <= last + max(OFF * last, RESOLUTION)
+        return abs(self.last - last) > max(OFF * last, RESOLUTION)
 
 
 def read_measured(folder: Path) -> tuple[list[Measured], list[Path]]:
@@ -271,7 +268,6 @@ def _measured(document: dict[str, Any], *, costs: dict[str, float] | None) -> Me
         times=tuple(sorted(back.values())),
         waited=result["waited"],
         shift=made.get("first_start", 0.0),
-        uncertain=made.get("uncertain", 0.0),
     )
 
 

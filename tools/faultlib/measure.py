@@ -195,6 +195,10 @@ class Measurement:
         """Who holds the address now."""
         return holders.holders(self._events(self.status()["events"]), vip=vip, at=float("inf"))
 
+    def moved_at(self, vip: str, *, to: str, after: float) -> float:
+        """When that gateway got the address, after that moment; infinite when it has not."""
+        return holders.moved_at(self._events(self.status()["events"]), vip=vip, to=to, after=after)
+
     def power_lost(self, gateway: str, *, at: float) -> None:
         """From then on the gateway's kernel is not there to say that its addresses are gone."""
         self.dead.setdefault(gateway, []).append([at, float("inf")])

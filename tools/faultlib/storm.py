@@ -39,6 +39,7 @@ RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 END_SECONDS = 1.2
 # Microseconds of the clock that time.monotonic() shows as well.
 STARTED = "systemctl show --property=ExecMainStartTimestampMonotonic --value {unit}"
+ACTIVE = "systemctl show --property=ActiveEnterTimestampMonotonic --value {unit}"
 
 
 class StormError(Exception):
@@ -237,19 +238,19 @@ class Storm:
                 self._made["replaced"] = replaced
 
     def _returned(self, *, side: Side, owner: str, measurement: Measurement) -> float:
-        """Give the gateway its power back; the last moment at which it could not yet have served a site."""
-        began = last = time.monotonic()
+        """Give the gateway its power back; the moment from which on it could serve a site, by its own books.
+
+        On a machine that is busy with a boot a look takes so long that it does not tell when.
+        """
+        began = time.monotonic()
         scene.boot(owner)
-        while True:
-            looked = time.monotonic()
-            if all(measurement.holders_now(vip) for vip in self.view.vips.values()) and side.serving(owner):
-                # On a machine that is busy with a boot one look can take long; the moment lies somewhere in it.
-                self._made["uncertain"] = time.monotonic() - last
-                return last
-            last = looked
-            if looked - began > side.wait:
+        while not (all(measurement.holders_now(vip) for vip in self.view.vips.values()) and side.serving(owner)):
+            if time.monotonic() - began > side.wait:
                 raise StormError(f"{owner} has power and does not serve after {side.wait:.0f} s")
             time.sleep(0.1)
+        moments = [measurement.moved_at(vip, to=owner, after=began) for vip in self.view.vips.values()]
+        said = (scene.must(owner, ACTIVE.format(unit=unit)) for unit in side.daemons())
+        return max(*moments, *(int(one) / 1e6 for one in said))
 
     @contextlib.contextmanager
     def _flood(self, row: storm_rows.Scene) -> Iterator[dict[str, float]]:

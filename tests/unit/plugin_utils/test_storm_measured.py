@@ -165,15 +165,6 @@ def test_an_outage_of_unknown_length_is_named(tmp_path: Path) -> None:
     assert read_measured(tmp_path) == ([], [tmp_path / "ours-0.json"])
 
 
-def test_a_moment_that_is_not_known_well_is_allowed_for(tmp_path: Path) -> None:
-    keep(tmp_path, known=OURS, kind="outage", back=(1.0, 2.0, 3.0, 6.0), made={"away": 50.0})
-    keep(tmp_path, known=OURS, kind="outage", back=(1.0, 2.0, 3.0, 6.0), made={"away": 50.0, "uncertain": 4.0})
-    sharp, unsharp = (compare(each) for each in read_measured(tmp_path)[0])
-
-    assert sharp.last < 4
-    assert (sharp.off, unsharp.off) == (True, False)
-
-
 def test_a_frozen_daemon_of_ours_is_replaced_and_one_of_the_others_thaws(tmp_path: Path) -> None:
     keep(tmp_path, known=OURS, kind="frozen", seconds=60, back=(6.4, 7.0), made={"replaced": 2.6})
     keep(tmp_path, known=STOCK, kind="frozen", seconds=60, back=(60.1, 60.2))

@@ -10,8 +10,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import Ti
 
 def test_a_site_always_has_the_same_timers() -> None:
     """A change here would rewrite the configuration of every site of every fleet."""
-    assert site_timers(site_id="site-0001") == Timers(1, 6, 4, 16)
-    assert site_timers(site_id="site-0002") == Timers(1, 8, 5, 16)
+    assert site_timers(site_id="site-0001") == Timers(1, 6, 3, 16)
+    assert site_timers(site_id="site-0002") == Timers(1, 8, 3, 16)
 
 
 def test_400_sites_use_the_whole_range_evenly() -> None:
@@ -20,7 +20,7 @@ def test_400_sites_use_the_whole_range_evenly() -> None:
     for values, wanted in (
         ([one.connect_retry for one in found], range(1, 2)),
         ([one.connect_retry_max for one in found], range(5, 9)),
-        ([one.server_poll_timeout for one in found], range(4, 7)),
+        ([one.server_poll_timeout for one in found], range(3, 5)),
         ([one.hand_window for one in found], range(15, 21)),
     ):
         assert set(values) == set(wanted)
