@@ -152,7 +152,7 @@ def test_variables_of_a_site(tmp_path: Path) -> None:
             {"transport": "internet", "address": "203.0.113.1", "port": 1194},
         ],
         "fleet_tunnels_of_site": [{"instance": "tun0", "address": "10.101.0.16", "port": 1194}],
-        "fleet_timers": {"connect_retry": 1, "connect_retry_max": 6, "server_poll_timeout": 4, "hand_window": 16},
+        "fleet_timers": {"connect_retry": 1, "connect_retry_max": 6, "server_poll_timeout": 3, "hand_window": 16},
     }
 
 
