@@ -37,7 +37,7 @@ demo: ready ## a whole fleet on this machine: boot it, roll it out, show that it
 	@tools/demo --sites $(SITES)
 
 test: ready ## everything below from lint to sanity; prints how long each part took
-	@SPOKEWRIGHT_KEEP_LAB=1 tools/parts lint,unit sanity,loopback molecule e2e failover lab-down
+	@SPOKEWRIGHT_KEEP_LAB=1 tools/parts lint,unit sanity,loopback molecule e2e storm failover lab-down
 
 lint: venv ## ansible-lint (production), ruff, mypy --strict, yamllint, shellcheck
 	@tools/lint
