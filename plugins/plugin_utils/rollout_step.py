@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import shown_path
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import wait_for_sites
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.holds import holds_file, read_holds
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_states import newest_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_problem import FORBID_CHANGE, said
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.pair_report import look_at_pair
@@ -203,7 +205,10 @@ class Step:
         keys = self._store.index(sites=sites)
 
         def look(some: Sequence[str], seconds: float = 0.0) -> dict[str, str]:
-            passed = wait_for_sites(fleet=self._fleet, sites=some, seconds=seconds, keys=keys)
+            # Whoever was put on hold meanwhile is silent because somebody wanted it, not because of the change.
+            held = read_holds(holds_file(self._fleet), now=time.time())
+            judged = [site for site in some if site not in held]
+            passed = wait_for_sites(fleet=self._fleet, sites=judged, seconds=seconds, keys=keys)
             return {site: one.message for site, one in passed.items() if not one.ok}
 
         def stop() -> bool:

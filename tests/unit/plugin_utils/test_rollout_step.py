@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import os
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import rollout_step
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import load_fleet
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.gate import Passed
+from ansible_collections.spokewright.fleet.plugins.plugin_utils.holds import enter_holds, holds_file, note_of
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ledger import REASON_MAX
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout import Rollout
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.rollout_lines import (
@@ -117,6 +121,21 @@ def test_a_soak_is_never_longer_than_it_was_planned(run: RolloutRun, proven: flo
     record = begun(run, **{"2": DONE, "4": FAILED})
     record.waves[0].proven = proven
     assert run.soaks(record, "north") == (["site-0002"], until)
+
+
+def test_a_site_that_is_put_on_hold_during_a_soak_is_not_lost(run: RolloutRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = begun(run, **{"2": DONE, "4": DONE})
+    record.waves[0].proven = NOW - 20
+    now = time.time()
+    hold = note_of({"held": 600, "held_by": "ops"}, now=now)
+    enter_holds(holds_file(run.fleet), found={"site-0002": hold}, now=now)
+
+    def silent(*, sites: list[str], **_other: Any) -> dict[str, Passed]:
+        return {site: Passed(site, ok=False, message="no session") for site in sites}
+
+    monkeypatch.setattr(rollout_step, "wait_for_sites", silent)
+    lost = step(run, gate_seconds=1)._soak(record, "north")
+    assert lost == {"site-0004": "no session"}
 
 
 def test_what_a_run_has_claimed_for_something_else_is_not_taken_for_this(run: RolloutRun) -> None:
