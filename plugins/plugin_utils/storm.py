@@ -71,7 +71,7 @@ class Storm:
         self.began, self.back = [0.0] * sites, [UNKNOWN] * sites
         self.daemons = [Daemon(setup=setup) for _number in range(setup.daemons)]
         workers = setup.daemons + (sites if setup.clients_share_cores else 0)
-        self.cores = Cores(cores=setup.cores, workers=workers, later=self._at)
+        self.cores = Cores(cores=setup.cores, workers=workers, background=setup.background, later=self._at)
         self.inbound = Link(bits=setup.link_bits, queue=setup.link_queue)
         self.outbound = Link(bits=setup.link_bits, queue=setup.link_queue)
         self.half_way = setup.round_trip / 2
@@ -106,6 +106,11 @@ class Storm:
             self._listen(0.0, 0.0, 0.0)
             for site in everybody:
                 self._start(site, self.random.uniform(0.0, scene.spread))
+            return
+        if scene.kind == "clients-restarted":
+            self._listen()
+            for site in everybody:
+                self._start(site, self._pause(site))
             return
         if scene.kind == "frozen":
             self._freeze()

@@ -121,7 +121,12 @@ def read_measured(folder: Path) -> tuple[list[Measured], list[Path]]:
         # The probes before a run are kept beside it.
         if isinstance(document, dict) and {"configuration", "scene", "result"} <= document.keys():
             documents.append((path, document))
-    costs = {_which(one): _costs(one) for _path, one in documents if one["scene"].get("kind") == "all-start"}
+    costs = {
+        _which(one): _costs(one)
+        for kind in ("all-start", "clients-restarted")
+        for _path, one in documents
+        if one["scene"].get("kind") == kind
+    }
     found = []
     for path, document in documents:
         if document["scene"].get("kind") == "outage" and "away" not in document["result"].get("made", {}):
@@ -209,7 +214,7 @@ def _which(document: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _costs(document: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds, from the scene in which a client's start and a handshake are all that happens."""
+    """Milliseconds of a handshake, from the scene in which that is all that happens; without one, from a start."""
     result = document["result"]
     sites = max(1, len(result["back"]))
     known = Costs()
@@ -217,6 +222,23 @@ def _costs(document: dict[str, Any]) -> dict[str, float]:
         "handshake": 1000 * result["cpu_daemons"] / sites,
         "start": max(known.restart, 1000 * result["cpu_clients"] / sites - known.client),
     }
+
+
+def _beside(document: dict[str, Any], *, costs: Costs) -> dict[str, float]:
+    """Milliseconds that the machine spent for each site, its daemon apart, and the cores that were never free.
+
+    The lab's sites share its processors: their journals, service managers and the probes take part in a storm.
+    """
+    result, cores = document["result"], document["configuration"].get("cores", 2)
+    background = result.get("made", {}).get("background")
+    if background is None:
+        return {}
+    seconds = result["cpu_machine"] / result["busy"] / cores if result["busy"] else 0.0
+    spent = result["cpu_machine"] - result["cpu_daemons"] - background * seconds
+    each = 1000 * spent / max(1, len(result["back"]))
+    if document["scene"]["kind"] == "all-start":
+        return {"start": max(costs.restart, each - costs.client)}
+    return {"client": max(costs.client, each - costs.restart)}
 
 
 def _measured(document: dict[str, Any], *, costs: dict[str, float] | None) -> Measured:
@@ -249,6 +271,8 @@ def _measured(document: dict[str, Any], *, costs: dict[str, float] | None) -> Me
     )
     if costs is not None:
         setup = replace(setup, costs=replace(setup.costs, **costs))
+    beside = _beside(document, costs=setup.costs)
+    setup = replace(setup, costs=replace(setup.costs, **beside), background=made.get("background", 0.0))
     usual = Scene(kind=kind)
     told = Scene(
         kind="daemons-restarted" if replaced else kind,
@@ -256,7 +280,8 @@ def _measured(document: dict[str, Any], *, costs: dict[str, float] | None) -> Me
         seconds=made.get("away", scene["seconds"]),
         address_moves=made.get("address_moves", usual.address_moves),
         daemon_start=replaced or (0.0 if kind == "outage" else made.get("daemon_start", usual.daemon_start)),
-        spread=made.get("spread", SPREAD),
+        # What a start costs the whole machine is why they are spread.
+        spread=0.0 if beside else made.get("spread", SPREAD),
         junk_per_second=JUNK if scene["flood"] else 0.0,
     )
     return Measured(

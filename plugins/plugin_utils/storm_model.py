@@ -10,7 +10,7 @@ version is OpenVPN's source.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import Timers
@@ -18,10 +18,10 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.timers import Ti
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SceneKind = Literal["owner-dead", "daemons-restarted", "daemons-told", "outage", "all-start", "junk", "frozen"]
-SCENE_KINDS: Final[tuple[SceneKind, ...]] = (
-    "owner-dead", "daemons-restarted", "daemons-told", "outage", "all-start", "junk", "frozen",
-)  # fmt: skip
+SceneKind = Literal[
+    "owner-dead", "daemons-restarted", "daemons-told", "clients-restarted", "outage", "all-start", "junk", "frozen"
+]
+SCENE_KINDS: Final[tuple[SceneKind, ...]] = get_args(SceneKind)
 Version = Literal["2.0", "2.6", "2.7"]
 
 # Linux charges a socket for what the packet occupies, not for what it carries: net/core/skbuff.c (alloc_skb rounds data
@@ -157,6 +157,8 @@ class Setup:
     client_version: Version = "2.6"
     costs: Costs = field(default_factory=Costs)
     clients_share_cores: bool = False
+    # So many cores are used by others all the time.
+    background: float = 0.0
     connect_freq: tuple[int, int] | None = None
     connect_freq_initial: tuple[int, int] | None = (100, 10)
     receive_buffer: int = KERNEL_BUFFER

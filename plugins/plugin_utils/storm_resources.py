@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# Cores; a machine that is full all the time lets everybody have a little all the same.
+LEAST_LEFT: Final = 0.1
 
 
 class Link:
@@ -35,18 +39,28 @@ class Link:
 
 
 class Cores:
-    """Cores that work is done on in the order in which it came. With a core for everybody nobody waits."""
+    """Cores that work is done on in the order in which it came. With a core for everybody nobody waits.
+
+    What others use of them all the time (`background`, in cores) makes every piece of work as much longer.
+    """
 
     def __init__(
-        self, *, cores: int, workers: int, later: Callable[[float, Callable[..., None], Any, Any, Any], None]
+        self,
+        *,
+        cores: int,
+        workers: int,
+        background: float,
+        later: Callable[[float, Callable[..., None], Any, Any, Any], None],
     ) -> None:
         self.free = cores
+        self.stretch = cores / max(cores - background, LEAST_LEFT)
         self.everybody = workers <= cores
         self.later = later
         self.waiting: deque[tuple[float, Callable[..., None], Any, Any, Any]] = deque()
 
     def do(self, *, now: float, seconds: float, then: Callable[..., None], a: Any, b: Any, c: Any) -> None:
         """Work, now or when a core is free, and say so afterwards."""
+        seconds *= self.stretch
         if self.everybody:
             self.later(now + seconds, then, a, b, c)
         elif self.free:

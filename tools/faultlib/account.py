@@ -10,6 +10,7 @@ only the sessions are asked for, at the daemons' management sockets.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Self
 from ansible_collections.spokewright.fleet.plugins.module_utils.management import UNDEF, Management, ManagementError
 from lablib import processes
 from lablib import state as states
+
+from .scene import GATEWAYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,8 +121,13 @@ def services(init: int) -> Iterator[tuple[int, str]]:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of processor time of a process."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
+    """Seconds of processor time of a process that has one thread."""
+    return cpu_of(Path(f"/proc/{pid}"))
+
+
+def cpu_of(task: Path) -> float:
+    """Seconds of processor time of one thread."""
+    return int((task / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
 
 def started(pid: int) -> int:
@@ -136,6 +144,37 @@ def clients_cpu(sites: Iterable[str]) -> float:
             with contextlib.suppress(OSError):
                 total += cpu(pid)
     return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """Every process of the machine: its program, and its seconds of processor time, of all its threads."""
+
+    found: dict[tuple[int, int], tuple[str, float]]
+
+    def spent(self, before: Census) -> dict[str, float]:
+        """Seconds by program since then, the most first. Who ended meanwhile is not in it."""
+        total: dict[str, float] = {}
+        for key, (program, seconds) in self.found.items():
+            total[program] = total.get(program, 0.0) + seconds - before.found.get(key, ("", 0.0))[1]
+        return dict(sorted(total.items(), key=lambda one: -one[1]))
+
+
+def census() -> Census:
+    """Read it now. Openvpn is told apart by where it runs; this process and its children are `the bench`."""
+    own = {os.getpid(), *(pid for pid, _name in tree(os.getpid()))}
+    gateways = {one for host in GATEWAYS if (init := init_of(host)) is not None for one in daemons(init)}
+    found = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            pid = int(path.name)
+            with contextlib.suppress(OSError, ValueError):
+                program = (path / "comm").read_text(encoding="utf-8", errors="replace").strip().partition("/")[0]
+                if program == "openvpn":
+                    program = "openvpn of the gateways" if pid in gateways else "openvpn of the sites"
+                seconds = sum(cpu_of(task) for task in (path / "task").iterdir())
+                found[pid, started(pid)] = ("the bench" if pid in own else program, seconds)
+    return Census(found=found)
 
 
 def sessions(path: Path) -> list[str]:

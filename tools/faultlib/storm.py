@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -150,12 +152,14 @@ class Storm:
         ):
             early = self._prepare(side=side, row=row, owner=owner)
             with Measurement(view=self.view, out=out, pace=STORM) as measurement, self._flood(row) as flood:
-                time.sleep(LOOKED_BEFORE)
+                self._made["background"] = self._background(costs)
+                census, used = account.census(), account.busy()
                 clients = account.clients_cpu(self.view.lans)
                 before = costs.daemons_cpu()
                 fault = self._make(side=side, row=row, owner=owner, alarm=early, measurement=measurement)
                 measurement.wait_steady(seconds=side.wait, after=2.0)
                 spent = account.clients_cpu(self.view.lans) - clients
+                used, programs = account.busy() - used, account.census().spent(census)
                 time.sleep(END_SECONDS)
                 record = measurement.stop()
             out.unlink()
@@ -171,7 +175,14 @@ class Storm:
             note = f"{rate:.0f} first packets/s"
         cpu = (costs.daemons_cpu() - before, spent)
         result = self._judge(side=side, row=row, record=record, fault=fault, costs=costs, cpu=cpu, note=note)
-        return replace(result, hook_ms=sum(books, hooks.Waits()).ms)
+        return replace(result, hook_ms=sum(books, hooks.Waits()).ms, programs={"all": used} | programs)
+
+    @staticmethod
+    def _background(costs: account.Account) -> float:
+        """How many processors are used before the fault, by anybody but the daemons."""
+        used, theirs = account.busy(), costs.daemons_cpu()
+        time.sleep(LOOKED_BEFORE)
+        return max(0.0, account.busy() - used - costs.daemons_cpu() + theirs) / LOOKED_BEFORE
 
     def _steady(self, side: Side) -> None:
         """Nothing is measured before every site answers."""
@@ -190,8 +201,8 @@ class Storm:
             wall = math.ceil(time.time() + ALARM_SECONDS)
             when = time.monotonic() + wall - time.time()
             self._each_site(
-                f"systemd-run --quiet --collect --unit=storm-alarm --on-calendar=@{wall} "
-                f"--timer-property=AccuracySec=1ms systemctl --no-block start {side.client}"
+                f"systemd-run --quiet --unit={side.client}.service --on-calendar=@{wall} "
+                "--timer-property=AccuracySec=1ms"
             )
             if time.monotonic() > when - LOOKED_BEFORE - 1:
                 raise StormError(f"telling the sites took longer than {ALARM_SECONDS} s: their clients start apart")
@@ -211,6 +222,13 @@ class Storm:
             return when
         if row.kind == "all-start":
             return alarm
+        if row.kind == "clients-restarted":
+            inits = [init for site in self.view.lans if (init := account.init_of(site)) is not None]
+            clients = [pid for init in inits for pid in account.daemons(init)]
+            when = time.monotonic()
+            for pid in clients:
+                os.kill(pid, signal.SIGUSR1)
+            return when
         if row.kind == "frozen":
             unit = side.daemons()[0]
             when = scene.signal_instance(owner, "STOP", unit.partition("@")[2])

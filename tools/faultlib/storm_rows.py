@@ -16,11 +16,12 @@ from .rows import seconds_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Kind = Literal["owner-dead", "daemons-restarted", "outage", "all-start", "junk", "frozen"]
+Kind = Literal["owner-dead", "daemons-restarted", "clients-restarted", "outage", "all-start", "junk", "frozen"]
 # How much longer a recovery may take under a flood of first packets.
 JUNK_FACTOR = 1.5
 # How much faster than the others it has to be where detection is what takes the time.
 DEFAULTS_FACTOR, STORY_FACTOR = 5.0, 25.0
+MOST_PROGRAMS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,9 @@ SCENES = (
         seconds=600,
         sides=("ours",),
     ),
+    Scene(
+        name="herd", title="every client begins anew", kind="clients-restarted", target=10.0, sides=("ours", "stock")
+    ),
     Scene(name="start", title="every client starts at once", kind="all-start", target=10.0),
     Scene(
         name="frozen", title="one daemon frozen 60 s", kind="frozen", target=None, seconds=60, sides=("ours", "stock")
@@ -83,7 +87,7 @@ class Result:
     `waited` is when the looking ended. Processor time is in seconds of one processor; `busy` is the share of the
     machine's processors that was used between the fault and the last site's return. `made` is how the scene came about,
     in seconds: for the simulator, which is to say the rest by itself. `hook_ms` is how long a daemon stood still for
-    each key that was judged.
+    each key that was judged. `programs` is the processor time of the whole scene by program, and of `all` of them.
     """
 
     side: str
@@ -100,6 +104,7 @@ class Result:
     note: str = ""
     made: dict[str, float] = field(default_factory=dict)
     hook_ms: tuple[float, ...] = ()
+    programs: dict[str, float] = field(default_factory=dict)
 
     @property
     def times(self) -> list[float]:
@@ -160,6 +165,15 @@ def row(*, scene: Scene, result: Result) -> tuple[str, ...]:
         f"{result.cpu_clients:.2f}",
         f"{result.busy:.0%}",
     )
+
+
+def programs_text(result: Result) -> str:
+    """Who used the processors, in one line; what ended meanwhile, and what the kernel did for nobody, is the rest."""
+    known = {name: seconds for name, seconds in result.programs.items() if name != "all"}
+    most = sorted(known.items(), key=lambda one: -one[1])[:MOST_PROGRAMS]
+    total = result.programs.get("all", 0.0)
+    parts = [f"{name} {seconds:.1f}" for name, seconds in most] + [f"the rest {total - sum(dict(most).values()):.1f}"]
+    return f"{total:.1f} s of processor time: {', '.join(parts)}"
 
 
 HEAD = (

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from faultlib.storm_rows import SCENES, Result, missed, row, table
+from faultlib.storm_rows import SCENES, Result, missed, programs_text, row, table
 
 SCENE = {one.name: one for one in SCENES}
 
@@ -90,3 +91,11 @@ def test_the_table_says_that_something_never_came() -> None:
 
     assert "> 60" in lines[1]
     assert lines[0].split()[:2] == ["scene", "side"]
+
+
+def test_who_used_the_processors_is_said_with_what_nobody_owned_up_to() -> None:
+    programs = {"all": 10.0, "openvpn of the sites": 4.0, "systemd": 3.5} | {f"p{number}": 0.1 for number in range(9)}
+    said = programs_text(replace(result(), programs=programs))
+
+    assert said.startswith("10.0 s of processor time: openvpn of the sites 4.0, systemd 3.5, p0 0.1")
+    assert said.endswith("the rest 2.0")

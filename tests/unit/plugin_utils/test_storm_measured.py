@@ -70,6 +70,8 @@ def keep(
         "waited": 90.0,
         "cpu_daemons": 0.02,
         "cpu_clients": 0.08,
+        "cpu_machine": 2.4,
+        "busy": 0.4,
     }
     document = {
         "configuration": known,
@@ -117,6 +119,18 @@ def test_a_handshake_costs_what_it_cost_when_all_clients_started(tmp_path: Path)
     assert start.setup.costs.start == pytest.approx(20 - 3.4)
     assert (start.scene.spread, start.shift) == (0.3, 0.05)
     assert stock.setup.costs.handshake == 4.43
+
+
+def test_what_else_the_machine_did_for_each_site_is_told_where_it_was_measured(tmp_path: Path) -> None:
+    made = {"background": 0.5}
+    keep(tmp_path, known=OURS, made=made)
+    keep(tmp_path, known=OURS, kind="all-start", back=(0.1, 0.2, 0.3, 0.4), made=made | {"spread": 0.3})
+    calm, start = read_measured(tmp_path)[0]
+
+    # 2.4 s are 0.4 of three processors for 2 s; half a processor is never free, and 0.02 s were the daemons'.
+    assert calm.setup.costs.client == pytest.approx(1000 * (2.4 - 0.02 - 0.5 * 2.0) / 4 - 0.5)
+    assert start.setup.costs.start == pytest.approx(1000 * (2.4 - 0.02 - 0.5 * 2.0) / 4 - 3.4)
+    assert (calm.setup.background, start.scene.spread) == (0.5, 0.0)
 
 
 def test_a_model_that_is_right_is_within_a_quarter_and_one_that_is_wrong_is_not(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ PLAYBOOK = [
                 "run_once": True,
                 "register": "claimed",
             },
-            {"ansible.builtin.import_role": {"name": "spokewright.fleet.site_tunnel"}},
+            {"ansible.builtin.import_role": {"name": "spokewright.fleet.site_tunnel", "rolespec_validate": False}},
         ],
         "vars": {
             "site_tunnel_plan": "{{ plan }}",
@@ -164,6 +164,13 @@ def test_a_group_whose_sites_all_left_the_run_before_stops_the_next_and_says_so(
 
     assert activated == []
     assert "4 total, 1 aborted, 3 waiting, halted: none of its sites is well" in " ".join(output.split())
+
+
+def test_a_setting_of_the_wrong_kind_is_refused_before_any_site_is_asked(tmp_path: Path) -> None:
+    _, asked, output = rollout(tmp_path, {}, "-e", "site_tunnel_workers=many", refused=True)
+
+    assert asked == []
+    assert "'site_tunnel_workers' is of type" in said(output)
 
 
 def test_a_group_outside_the_limit_stops_nobody(tmp_path: Path) -> None:
