@@ -67,7 +67,7 @@ storm: ready ## every site of 40 loses its tunnel at once, timed against targets
 	@bench/storm --sites 40 --quick --slack 2
 
 bench: ready ## benchmarks, each against its alternative, as ratios (STORM=400: only the storm, with so many sites)
-	@set -e; if [ -n "$(STORM)" ]; then exec bench/storm --sites $(STORM); fi; for bench in bench/*; do \
+	@set -e; if [ -n "$(STORM)" ]; then exec bench/storm --sites $(STORM) --down; fi; for bench in bench/*; do \
 	  if [ -f "$$bench" ] && [ -x "$$bench" ]; then printf '\n==> %s\n' "$$bench"; "$$bench"; fi; done
 
 lab-down: ## power off the lab and leave nothing of it behind

@@ -29,7 +29,7 @@ class Scene:
     """One storm. `target` is for the last of all sites, in seconds; `seconds` is an outage's length.
 
     `detection` says whether the sites have to find out by themselves that their session is gone; `flood` what is sent
-    meanwhile; `sides` who goes through it.
+    meanwhile; `sides` who goes through it in a whole run, which with 400 sites is to be over in 40 minutes.
     """
 
     name: str
@@ -39,11 +39,12 @@ class Scene:
     seconds: float = 0.0
     detection: bool = False
     flood: str = ""
-    sides: tuple[str, ...] = ("ours", "stock", "story")
+    sides: tuple[str, ...] = ("ours", "stock")
 
 
+SIDES = ("ours", "stock", "story")
 SCENES = (
-    Scene(name="owner-dead", title="owner's host dead", kind="owner-dead", target=10.0, detection=True),
+    Scene(name="owner-dead", title="owner's host dead", kind="owner-dead", target=10.0, detection=True, sides=SIDES),
     Scene(name="daemons", title="all daemons killed, started", kind="daemons-restarted", target=9.0, detection=True),
     Scene(name="junk", title="the same, 10,000 junk/s", kind="junk", target=None, flood="junk", sides=("ours",)),
     Scene(
@@ -60,7 +61,6 @@ SCENES = (
         kind="outage",
         target=5.0,
         seconds=45,
-        sides=("ours", "stock"),
     ),
     Scene(
         name="outage-600",
@@ -70,13 +70,9 @@ SCENES = (
         seconds=600,
         sides=("ours",),
     ),
-    Scene(
-        name="herd", title="every client begins anew", kind="clients-restarted", target=10.0, sides=("ours", "stock")
-    ),
+    Scene(name="herd", title="every client begins anew", kind="clients-restarted", target=10.0, sides=("ours",)),
     Scene(name="start", title="every client starts at once", kind="all-start", target=10.0),
-    Scene(
-        name="frozen", title="one daemon frozen 60 s", kind="frozen", target=None, seconds=60, sides=("ours", "stock")
-    ),
+    Scene(name="frozen", title="one daemon frozen 60 s", kind="frozen", target=None, seconds=60, sides=("ours",)),
 )
 
 
