@@ -118,14 +118,16 @@ def write(host: str, path: str, text: str, *, mode: str = "0644") -> None:
     subprocess.run(command, input=text, text=True, check=True, capture_output=True, timeout=60)
 
 
-# One daemon gets the sites of all: their client-config files, and their routes on its device. What was is kept.
+# One daemon gets the sites of all: their client-config files, and their routes on its device. What was is kept. A
+# gateway that was without power has its own routes again, so it is asked after each scene.
 _GATHER = """
 mkdir -p {place}/ccd
 for conf in /etc/openvpn/server/{first}.conf $(for name in {others}; do echo /etc/openvpn/server/$name.conf; done); do
   cp -a "$(sed -n 's/^client-config-dir //p' $conf)"/. {place}/ccd/
 done
 for name in {others}; do
-  ip -4 route show dev $name | sed 's/ linkdown//' >{place}/routes.$name
+  ip -4 route show dev $name | sed 's/ linkdown//' >>{place}/routes.$name
+  sort -u -o {place}/routes.$name {place}/routes.$name
   while read -r route; do ip route replace $route dev {first} || exit 1; done <{place}/routes.$name
 done
 """
@@ -218,9 +220,7 @@ class Stock:
             text = scene.must(host, f"cat /etc/openvpn/server/{name}.conf")
             text = self.flavour.server(text=text, name=f"stock-{name}")
             write(host, f"/etc/openvpn/server/stock-{name}.conf", text)
-        if self.flavour.single:
-            names = {"place": PLACE, "first": self.instances[0], "others": " ".join(self.instances[1:])}
-            scene.must(host, _GATHER.format(**names))
+        self._gather(host)
         units = " ".join(self.unit(name) for name in self.daemons)
         write(host, f"{PLACE}/up", f"#!/bin/sh\nexec systemctl start {units}\n", mode="0755")
         write(host, f"{PLACE}/down", f"#!/bin/sh\nexec systemctl stop {units}\n", mode="0755")
@@ -230,6 +230,11 @@ class Stock:
         unit_file = (self.templates / "stock-keepalived.service").read_text(encoding="utf-8")
         write(host, f"/etc/systemd/system/{KEEPALIVED}.service", Template(unit_file).substitute(place=PLACE))
         write(host, MARKER, "")
+
+    def _gather(self, host: str) -> None:
+        if self.flavour.single:
+            names = {"place": PLACE, "first": self.instances[0], "others": " ".join(self.instances[1:])}
+            scene.must(host, _GATHER.format(**names))
 
     def _client(self, site: str) -> None:
         text = scene.must(site, "cat /etc/spokewright/current/client.conf")
@@ -249,6 +254,7 @@ class Stock:
         scene.mend_all()
         for host in (self.owner, scene.other(self.owner)):
             self._unfence(host)
+            self._gather(host)
             scene.must(host, f"systemctl start {KEEPALIVED}", seconds=30)
         scene.wait_owner(self.view, wanted=self.owner, seconds=30)
         daemons = " ".join(self.unit(name) for name in self.daemons)
