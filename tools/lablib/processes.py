@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import machine, paths, shell
+from . import machine, paths, shell, topology
 from .errors import LabError
 from .state import HostState, Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 STATUS_PIDS = 2  # an init has its number here and the number 1 inside
 NSPAWN_RUN = Path("/run/systemd/nspawn")
+# A gateway is a machine of its own. Where hundreds of sites and the controller share the processors of this one it
+# would get what a single process of theirs gets, and its daemons would wait for seconds. 1024 is one session's share.
+PAIR_SHARES = 100 * 1024
+UNIT_WEIGHT = 10_000
 # The caller puts itself into the host's cgroups, then becomes nspawn.
 ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo $$ >"$1" || exit 1; shift; done; shift; exec "$@"'
 
@@ -51,19 +55,37 @@ def remember(pid: int) -> Process | None:
 def _cgroup_mounts() -> tuple[list[Path], bool]:
     """The hierarchies systemd uses (named v1 and v2), and whether there is a v2 one."""
     found, unified = [], False
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _, options = right.split(" ", 2)
+    for kind, options, mount in _hierarchies():
         if kind == "cgroup2":
             unified = True
         if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options):
-            found.append(Path(left.split(" ")[4]))
+            found.append(mount)
     return found, unified
+
+
+def _hierarchies() -> Iterator[tuple[str, list[str], Path]]:
+    """Everything that is mounted here, cgroups among it: file system, its options, where."""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        yield kind, options.split(","), Path(left.split(" ")[4])
+
+
+def _shares_mount() -> Path | None:
+    """The v1 hierarchy that shares out processors, where there is one."""
+    return next((mount for kind, options, mount in _hierarchies() if kind == "cgroup" and "cpu" in options), None)
+
+
+def _is_gateway(name: str) -> bool:
+    return topology.host(name=name, sites=topology.MAX_SITES).kind == "gateway"
 
 
 def cgroups(name: str | None = None) -> list[Path]:
     """Where a host's processes are counted, or the parent of all hosts."""
     mounts, _ = _cgroup_mounts()
+    shares = _shares_mount()
+    if shares is not None and (name is None or _is_gateway(name)):
+        mounts.append(shares)
     return [mount / paths.CGROUP / name if name else mount / paths.CGROUP for mount in mounts]
 
 
@@ -100,6 +122,8 @@ def start(*, name: str) -> Process:
     groups = cgroups(name)
     for group in groups:
         group.mkdir(parents=True, exist_ok=True)
+        if (shares := group.parent / "cpu.shares").exists():
+            shares.write_text(str(PAIR_SHARES), encoding="ascii")
     with paths.console(name).open("ab") as console:
         child = subprocess.Popen(
             ["sh", "-c", ENTER_CGROUPS, "sh", *(str(group / "cgroup.procs") for group in groups), "--", *command],
@@ -135,6 +159,7 @@ def _start_as_unit(*, name: str, command: list[str], environment: dict[str, str]
             "--collect",
             f"--unit={_unit(name)}",
             "--property=Delegate=yes",
+            *([f"--property=CPUWeight={UNIT_WEIGHT}"] if _is_gateway(name) else []),
             f"--property=StandardOutput=append:{console}",
             f"--property=StandardError=append:{console}",
             *(f"--setenv={key}={value}" for key, value in environment.items()),
