@@ -153,13 +153,14 @@ class Storm:
             early = self._prepare(side=side, row=row, owner=owner)
             with Measurement(view=self.view, out=out, pace=STORM) as measurement, self._flood(row) as flood:
                 self._made["background"] = self._background(costs)
-                census, used = account.census(), account.busy()
+                census = account.census()
                 clients = account.clients_cpu(self.view.lans)
-                before = costs.daemons_cpu()
+                before, used = costs.daemons_cpu(), account.busy()
                 fault = self._make(side=side, row=row, owner=owner, alarm=early, measurement=measurement)
                 measurement.wait_steady(seconds=side.wait, after=2.0)
+                used = account.busy() - used
                 spent = account.clients_cpu(self.view.lans) - clients
-                used, programs = account.busy() - used, account.census().spent(census)
+                programs = account.census().spent(census)
                 time.sleep(END_SECONDS)
                 record = measurement.stop()
             out.unlink()

@@ -35,6 +35,7 @@ from faultlib import namespaces, packets
 SAY_SECONDS = 0.2
 SILENT_SECONDS = 0.5
 LOOK_SECONDS = 0.02
+BATCH, CALM_BATCH = 0.001, 0.005
 ARP_SECONDS = 0.05
 SOL_RAW, ICMP_FILTER = 255, 1
 SO_RCVBUFFORCE = 33
@@ -286,8 +287,8 @@ class Watcher:
             due = min(look, *(schedule.due for schedule in self.schedules if schedule.streams))
             wait = max(0.0, due - time.monotonic())
             with contextlib.suppress(InterruptedError):
-                # Waking up for every single probe of a large fleet costs more than sending two of them together.
-                for handle, _events in self.poll.poll(max(wait, 0.001)):
+                # Waking up for every single probe of a large fleet costs more than sending some of them together.
+                for handle, _events in self.poll.poll(max(wait, CALM_BATCH if self.calm else BATCH)):
                     if handle in self.readers:
                         self.readers[handle]()
 
