@@ -4,8 +4,8 @@
 """Storms that bench/storm has measured, and the same ones simulated.
 
 The simulator is told the configuration, how the scene came about (how long the gateways were away, when the addresses
-had moved, when a daemon listened again) and what a handshake costs in processor time. When the sites are back it has to
-say by itself.
+had moved, when a daemon listened again) and what was spent of the processors: for a handshake, for each site besides,
+and by others all the time. When the sites are back it has to say by itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 HEAD: Final = ("CONFIGURATION", "SITES", "SCENE", "MEDIAN", "MODEL", "LAST", "MODEL", "RATIO", "")
 OFF: Final = 0.25
-# Probes are 100 ms apart, and so are the looks at when a scene began: less than two of them was not measured.
+# Probes are 100 ms apart: less than two of them was not measured.
 RESOLUTION: Final = 0.2
 LEAST: Final = 6
 # What differs by chance between two runs of the lab differs as well between two of the model: the middle one counts.
@@ -121,12 +121,10 @@ def read_measured(folder: Path) -> tuple[list[Measured], list[Path]]:
         # The probes before a run are kept beside it.
         if isinstance(document, dict) and {"configuration", "scene", "result"} <= document.keys():
             documents.append((path, document))
-    costs = {
-        _which(one): _costs(one)
-        for kind in ("all-start", "clients-restarted")
-        for _path, one in documents
-        if one["scene"].get("kind") == kind
-    }
+    costs: dict[Any, dict[str, float]] = {}
+    for kind in ("all-start", "clients-restarted"):
+        for one in (document for _path, document in documents if document["scene"].get("kind") == kind):
+            costs[_which(one)] = costs.get(_which(one), {}) | _costs(one)
     found = []
     for path, document in documents:
         if document["scene"].get("kind") == "outage" and "away" not in document["result"].get("made", {}):
@@ -214,14 +212,14 @@ def _which(document: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _costs(document: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds of a handshake, from the scene in which that is all that happens; without one, from a start."""
+    """Milliseconds of a handshake, and of a client's start where they do start."""
     result = document["result"]
     sites = max(1, len(result["back"]))
     known = Costs()
-    return {
-        "handshake": 1000 * result["cpu_daemons"] / sites,
-        "start": max(known.restart, 1000 * result["cpu_clients"] / sites - known.client),
-    }
+    found = {"handshake": 1000 * result["cpu_daemons"] / sites}
+    if document["scene"]["kind"] == "all-start":
+        found["start"] = max(known.restart, 1000 * result["cpu_clients"] / sites - known.client)
+    return found
 
 
 def _beside(document: dict[str, Any], *, costs: Costs) -> dict[str, float]:

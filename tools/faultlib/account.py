@@ -105,6 +105,13 @@ def init_of(host: str) -> int | None:
     return init.pid if init is not None and processes.alive(init) else None
 
 
+def inits(hosts: Iterable[str]) -> list[int]:
+    """The pids of the first processes of those lab hosts that have power."""
+    known = states.require().hosts
+    found = [known[host].init for host in hosts]
+    return [init.pid for init in found if init is not None and processes.alive(init)]
+
+
 def daemons(init: int, *, program: str = "openvpn") -> Iterator[int]:
     """The host's services that run this program."""
     for pid, name in services(init):
@@ -138,9 +145,8 @@ def started(pid: int) -> int:
 def clients_cpu(sites: Iterable[str]) -> float:
     """Seconds of processor time of all sites' clients since each began."""
     total = 0.0
-    for site in sites:
-        init = init_of(site)
-        for pid in daemons(init) if init is not None else ():
+    for init in inits(sites):
+        for pid in daemons(init):
             with contextlib.suppress(OSError):
                 total += cpu(pid)
     return total

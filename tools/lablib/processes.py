@@ -83,10 +83,25 @@ def _is_gateway(name: str) -> bool:
 def cgroups(name: str | None = None) -> list[Path]:
     """Where a host's processes are counted, or the parent of all hosts."""
     mounts, _ = _cgroup_mounts()
-    shares = _shares_mount()
-    if shares is not None and (name is None or _is_gateway(name)):
-        mounts.append(shares)
     return [mount / paths.CGROUP / name if name else mount / paths.CGROUP for mount in mounts]
+
+
+def precedence_cgroups(name: str | None = None) -> list[Path]:
+    """Where a gateway comes before the others, or the parent of both gateways."""
+    shares = _shares_mount()
+    return [] if shares is None else [shares / paths.CGROUP / name if name else shares / paths.CGROUP]
+
+
+def _precedence(name: str) -> list[Path]:
+    """Make it; a machine that does not let us has gateways like every other host."""
+    groups = precedence_cgroups(name)
+    try:
+        for group in groups:
+            group.mkdir(parents=True, exist_ok=True)
+            (group.parent / "cpu.shares").write_text(str(PAIR_SHARES), encoding="ascii")
+    except OSError:
+        return []
+    return groups
 
 
 def nspawn_command(*, name: str) -> list[str]:
@@ -122,8 +137,8 @@ def start(*, name: str) -> Process:
     groups = cgroups(name)
     for group in groups:
         group.mkdir(parents=True, exist_ok=True)
-        if (shares := group.parent / "cpu.shares").exists():
-            shares.write_text(str(PAIR_SHARES), encoding="ascii")
+    if _is_gateway(name):
+        groups += _precedence(name)
     with paths.console(name).open("ab") as console:
         child = subprocess.Popen(
             ["sh", "-c", ENTER_CGROUPS, "sh", *(str(group / "cgroup.procs") for group in groups), "--", *command],
@@ -291,7 +306,7 @@ def power_off(*, hosts: dict[str, HostState]) -> None:
         raise LabError(f"Processes that do not end after SIGKILL: {', '.join(str(process.pid) for process in left)}.")
     for name, state in hosts.items():
         state.init = state.nspawn = None
-        remove_cgroups(cgroups(name))
+        remove_cgroups([*cgroups(name), *precedence_cgroups(name)])
 
 
 def remove_traces(*, names: Iterable[str]) -> None:

@@ -33,7 +33,7 @@ def down(*, progress: Progress) -> None:
         hosts.power_off(hosts=[host_of(name) for name in sorted(state.hosts)], state=state)
         network.remove(state=state)
         _unmount()
-        processes.remove_cgroups(processes.cgroups())
+        processes.remove_cgroups([*processes.cgroups(), *processes.precedence_cgroups()])
         machine.restore_limits(state=state)
         held = set(processes.wait_gone([found.process for found in foreign], seconds=1))
         left = leftovers(state=state, names=names)
@@ -80,6 +80,7 @@ def leftovers(*, state: State, names: set[str]) -> list[str]:
     left += [f"mount {point}" for point in disk.mount_points() if Path(point).is_relative_to(paths.RUN)]
     left += [f"link {name}" for name in network.link_names(None) if name == network.CONTROLLER_LINK]
     left += [f"route unreachable {route['dst']}" for route in network.lab_routes()]
-    left += [f"cgroup {group}" for group in processes.cgroups() if group.exists()]
+    groups = [*processes.cgroups(), *processes.precedence_cgroups()]
+    left += [f"cgroup {group}" for group in groups if group.exists()]
     left += machine.limits_not_restored(state=state)
     return left

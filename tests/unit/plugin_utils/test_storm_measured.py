@@ -62,13 +62,14 @@ def keep(
     flood: str = "",
     back: tuple[float, ...] = (5.8, 6.1, 6.4, 6.9),
     made: dict[str, float] | None = None,
+    cpu_daemons: float = 0.02,
 ) -> None:
     """As bench/storm does."""
     result: dict[str, Any] = {
         "scene": kind,
         "back": {f"site-{number}": when for number, when in enumerate(back, start=1)},
         "waited": 90.0,
-        "cpu_daemons": 0.02,
+        "cpu_daemons": cpu_daemons,
         "cpu_clients": 0.08,
         "cpu_machine": 2.4,
         "busy": 0.4,
@@ -119,6 +120,14 @@ def test_a_handshake_costs_what_it_cost_when_all_clients_started(tmp_path: Path)
     assert start.setup.costs.start == pytest.approx(20 - 3.4)
     assert (start.scene.spread, start.shift) == (0.3, 0.05)
     assert stock.setup.costs.handshake == 4.43
+
+
+def test_a_handshake_is_told_by_clients_that_begin_anew_and_a_start_by_those_that_start(tmp_path: Path) -> None:
+    keep(tmp_path, known=OURS, kind="all-start", back=(0.1, 0.2, 0.3, 0.4))
+    keep(tmp_path, known=OURS, kind="clients-restarted", back=(1.1, 1.2, 1.3, 1.4), cpu_daemons=0.012)
+    for found in read_measured(tmp_path)[0]:
+        assert found.setup.costs.handshake == pytest.approx(3.0)
+        assert found.setup.costs.start == pytest.approx(20 - 3.4)
 
 
 def test_what_else_the_machine_did_for_each_site_is_told_where_it_was_measured(tmp_path: Path) -> None:
