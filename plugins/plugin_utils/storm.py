@@ -275,7 +275,7 @@ class Storm:
         seconds = cost / 1000
         daemon.cpu += seconds
         reply = (site, attempt, leg) if answers else None
-        self.cores.do(now=self.now, seconds=seconds, then=self._served, a=daemon, b=reply, c=None)
+        self.cores.do(now=self.now, seconds=seconds, then=self._served, a=daemon, b=reply, c=None, first=True)
 
     def _served(self, daemon: Daemon, reply: tuple[int, int, int] | None, _none: Any) -> None:
         if reply is not None:

@@ -45,6 +45,8 @@ SEEDS: Final = (1, 2, 3, 4, 5)
 PROBES: Final = 1.0
 # A verify script costs what Costs has; without one, measured (docs/storm-explained.md).
 NO_SCRIPT: Final = 2.84
+# What a site's return keeps busy besides the gateway, as bench/storm tells programs apart.
+OF_A_SITE: Final = ("openvpn of the sites", "systemd", "systemd-journal", "ksoftirqd")
 # Files of before these were kept: a timer of 1 ms starts all clients; the health daemon ends a frozen instance after
 # 0.9 s, and 1.6 s later it is up (docs/decisions/0024-a-frozen-instance.md).
 SPREAD, REPLACED = 0.1, 2.5
@@ -212,31 +214,19 @@ def _which(document: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _costs(document: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds of a handshake, and of a client's start where they do start."""
+    """Milliseconds of a handshake on both sides where clients begin anew, and of a client's start where they start.
+
+    In the lab a site's journal and service manager live on the processors of the gateways, so they are a part of it;
+    of a start so is what began and ended with it.
+    """
     result = document["result"]
-    sites = max(1, len(result["back"]))
-    known = Costs()
+    sites, programs, known = max(1, len(result["back"])), result.get("programs", {}), Costs()
+    spent = sum(programs.get(name, 0.0) for name in OF_A_SITE) if programs else result["cpu_clients"]
     found = {"handshake": 1000 * result["cpu_daemons"] / sites}
     if document["scene"]["kind"] == "all-start":
-        found["start"] = max(known.restart, 1000 * result["cpu_clients"] / sites - known.client)
-    return found
-
-
-def _beside(document: dict[str, Any], *, costs: Costs) -> dict[str, float]:
-    """Milliseconds that the machine spent for each site, its daemon apart, and the cores that were never free.
-
-    The lab's sites share its processors: their journals, service managers and the probes take part in a storm.
-    """
-    result, cores = document["result"], document["configuration"].get("cores", 2)
-    background = result.get("made", {}).get("background")
-    if background is None:
-        return {}
-    seconds = result["cpu_machine"] / result["busy"] / cores if result["busy"] else 0.0
-    spent = result["cpu_machine"] - result["cpu_daemons"] - background * seconds
-    each = 1000 * spent / max(1, len(result["back"]))
-    if document["scene"]["kind"] == "all-start":
-        return {"start": max(costs.restart, each - costs.client)}
-    return {"client": max(costs.client, each - costs.restart)}
+        short = max(0.0, 2 * programs.get("all", 0.0) - sum(programs.values()))
+        return found | {"start": max(known.restart, 1000 * (spent + short) / sites - known.client)}
+    return found | {"client": max(known.client, 1000 * spent / sites - known.restart)}
 
 
 def _measured(document: dict[str, Any], *, costs: dict[str, float] | None) -> Measured:
@@ -269,8 +259,7 @@ def _measured(document: dict[str, Any], *, costs: dict[str, float] | None) -> Me
     )
     if costs is not None:
         setup = replace(setup, costs=replace(setup.costs, **costs))
-    beside = _beside(document, costs=setup.costs)
-    setup = replace(setup, costs=replace(setup.costs, **beside), background=made.get("background", 0.0))
+    setup = replace(setup, background=made.get("background", 0.0))
     usual = Scene(kind=kind)
     told = Scene(
         kind="daemons-restarted" if replaced else kind,
@@ -279,7 +268,7 @@ def _measured(document: dict[str, Any], *, costs: dict[str, float] | None) -> Me
         address_moves=made.get("address_moves", usual.address_moves),
         daemon_start=replaced or (0.0 if kind == "outage" else made.get("daemon_start", usual.daemon_start)),
         # What a start costs the whole machine is why they are spread.
-        spread=0.0 if beside else made.get("spread", SPREAD),
+        spread=0.0 if "programs" in result else made.get("spread", SPREAD),
         junk_per_second=JUNK if scene["flood"] else 0.0,
     )
     return Measured(

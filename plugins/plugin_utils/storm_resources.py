@@ -41,7 +41,8 @@ class Link:
 class Cores:
     """Cores that work is done on in the order in which it came. With a core for everybody nobody waits.
 
-    What others use of them all the time (`background`, in cores) makes every piece of work as much longer.
+    A gateway comes first, as in the lab. What others use of the cores all the time (`background`, in cores) makes
+    everybody else's work as much longer.
     """
 
     def __init__(
@@ -58,16 +59,19 @@ class Cores:
         self.later = later
         self.waiting: deque[tuple[float, Callable[..., None], Any, Any, Any]] = deque()
 
-    def do(self, *, now: float, seconds: float, then: Callable[..., None], a: Any, b: Any, c: Any) -> None:
-        """Work, now or when a core is free, and say so afterwards."""
-        seconds *= self.stretch
+    def do(
+        self, *, now: float, seconds: float, then: Callable[..., None], a: Any, b: Any, c: Any, first: bool = False
+    ) -> None:
+        """Work, now or when a core is free, and say so afterwards. `first`: before everybody that waits."""
+        if not first:
+            seconds *= self.stretch
         if self.everybody:
             self.later(now + seconds, then, a, b, c)
         elif self.free:
             self.free -= 1
             self.later(now + seconds, self._done, now + seconds, then, (a, b, c))
         else:
-            self.waiting.append((seconds, then, a, b, c))
+            (self.waiting.appendleft if first else self.waiting.append)((seconds, then, a, b, c))
 
     def _done(self, now: float, then: Callable[..., None], what: tuple[Any, Any, Any]) -> None:
         if self.waiting:
