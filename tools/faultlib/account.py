@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SAMPLE_SECONDS = 1.0
 # A daemon that does not answer within this is left out of the sample: it is the storm that is looked at, not it.
 ANSWER_SECONDS = 0.5
+# The kernel's threads are children of this one.
+KTHREADD = 2
 # What a gateway runs because of us, by the program's name.
 OURS = (
     *("openvpn", "keepalived", "python3", "journalctl"),
@@ -139,7 +141,16 @@ def cpu_of(task: Path) -> float:
 
 def started(pid: int) -> int:
     """When a process began, in the kernel's ticks: pids are used again."""
-    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    return int(_stat(pid)[19])
+
+
+def parent(pid: int) -> int:
+    """Who started it."""
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def clients_cpu(sites: Iterable[str]) -> float:
@@ -167,9 +178,13 @@ class Census:
 
 
 def census() -> Census:
-    """Read it now. Openvpn is told apart by where it runs; this process and its children are `the bench`."""
+    """Read it now: the lab's programs and the kernel's threads by name, openvpn told apart by where it runs.
+
+    This process and its children are `the bench`; whatever else this machine runs is `others`.
+    """
     own = {os.getpid(), *(pid for pid, _name in tree(os.getpid()))}
     gateways = {one for host in GATEWAYS if (init := init_of(host)) is not None for one in daemons(init)}
+    here = Path("/proc/self/ns/pid").stat().st_ino
     found = {}
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
@@ -178,8 +193,12 @@ def census() -> Census:
                 program = (path / "comm").read_text(encoding="utf-8", errors="replace").strip().partition("/")[0]
                 if program == "openvpn":
                     program = "openvpn of the gateways" if pid in gateways else "openvpn of the sites"
+                elif pid in own:
+                    program = "the bench"
+                elif parent(pid) != KTHREADD and (path / "ns" / "pid").stat().st_ino == here:
+                    program = "others"
                 seconds = sum(cpu_of(task) for task in (path / "task").iterdir())
-                found[pid, started(pid)] = ("the bench" if pid in own else program, seconds)
+                found[pid, started(pid)] = (program, seconds)
     return Census(found=found)
 
 
