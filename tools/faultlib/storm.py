@@ -35,7 +35,7 @@ BASE_PORT = 1194
 HANDS = 8
 STEADY_SECONDS = 180
 # The sites' clients start by their own clocks, all at the same moment; so long before it they are told.
-ALARM_SECONDS, ALARM_PER_SITE = 14.0, 0.08
+ALARM_SECONDS, ALARM_PER_SITE = 14.0, 0.1
 LOOKED_BEFORE = 4.0
 # To look at every process of the machine, twice.
 CENSUS_SECONDS = 4.0
