@@ -37,7 +37,7 @@ STEADY_SECONDS = 180
 # The sites' clients start by their own clocks, all at the same moment; so long before it they are told.
 ALARM_SECONDS, ALARM_PER_SITE = 14.0, 0.1
 LOOKED_BEFORE = 4.0
-# To look at every process of the machine, twice.
+# To look at every process of the machine, and once more at the clients.
 CENSUS_SECONDS = 4.0
 RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 END_SECONDS = 1.2
@@ -223,6 +223,8 @@ class Storm:
             measurement.power_lost(owner, at=when)
             return when
         if row.kind == "outage":
+            if answering := len(self.view.lans) - len(measurement.silent()):
+                raise StormError(f"{answering} sites answer although both gateways are without power")
             when = self._returned(side=side, owner=owner, measurement=measurement)
             self._made["away"] += when
             return when

@@ -124,7 +124,8 @@ def missed(*, scene: Scene, results: Mapping[str, Result], calm: Result | None, 
     ours = results["ours"]
     if scene.target is not None and not ours.last < scene.target * slack:
         found.append(f"last site {seconds_text(ours.last)} s, wanted < {scene.target * slack:g}")
-    # After an outage the first may be back before the last daemon is up, from which on the seconds count.
+    # After an outage the first may be back before the last daemon is up, from which on the seconds count;
+    # that all of them were lost has been seen before the gateway returned.
     if scene.kind != "outage" and (untouched := sum(seconds == 0 for seconds in ours.back.values())):
         # Where nothing broke nothing can have recovered: such a run has shown nothing.
         found.append(f"{untouched} sites lost nothing, so the scene was not made for them")
