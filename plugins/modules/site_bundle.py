@@ -123,7 +123,7 @@ forgotten:
 generations:
   description: >-
     What lies on the site, with number, digest, whether all files are as their manifest says, and C(facts), the epoch,
-    key id and PSK fingerprint of the key in it.
+    key id and PSK fingerprint of the key in it, and the first and last day on which its certificates are valid.
   returned: with O(verb=show), and in check mode
   type: list
   elements: dict
@@ -131,7 +131,11 @@ generations:
     - generation: 1
       digest: 338abfcf1052103fef1bfb577fee0ce4c8f6add4e761f8d91c640e3d0d3f63bc
       intact: true
-      facts: {epoch: 1, kid: f3fba48077b753db, psk_fingerprint: "SHA256:0465a8c53005abd6ab22b072711d215b"}
+      facts:
+        epoch: 1
+        kid: f3fba48077b753db
+        psk_fingerprint: SHA256:0465a8c53005abd6ab22b072711d215b
+        valid: ["2026-11-26", "2036-11-23"]
 init:
   description: What starts and keeps the client there, one of C(systemd), C(openrc), C(sysv), C(busybox) and C(none).
   returned: when the site answered

@@ -23,6 +23,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils import certifica
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.errors import FleetError
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Mapping, Sequence
 
     from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import Site
@@ -86,7 +87,12 @@ def build(*, site: Site, key: SiteKey) -> Bundle:
     other = key.other_psk.reveal() if key.other_psk else ""
     files = {
         **render_public(site=site, two_psks=bool(other)),
-        FACTS: facts_line(epoch=key.epoch, kid=key.kid, psk_fingerprint=psk_fingerprint),
+        FACTS: facts_line(
+            epoch=key.epoch,
+            kid=key.kid,
+            psk_fingerprint=psk_fingerprint,
+            valid=certificates.good_days(certificate=key.certificate, authorities=key.ca),
+        ),
         "ca.crt": key.ca,
         "site.crt": key.certificate,
         "site.key": key.private_key.reveal(),
@@ -137,10 +143,14 @@ def bare(text: str) -> str:
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
-def facts_line(*, epoch: int, kid: str, psk_fingerprint: str) -> str:
-    """Which key this is: one line of JSON without a secret, which `show` passes on as it is."""
-    facts = {"epoch": epoch, "kid": kid, "psk_fingerprint": psk_fingerprint}
-    # The agent, too, looks for the epoch in it, by its exact text.
+def facts_line(*, epoch: int, kid: str, psk_fingerprint: str, valid: tuple[dt.date, dt.date]) -> str:
+    """Which key this is: one line of JSON without a secret, which `show` passes on as it is.
+
+    ``valid``: the first and the last day on which a site's clock may be for its certificates to hold.
+    """
+    days = [day.isoformat() for day in valid]
+    facts = {"epoch": epoch, "kid": kid, "psk_fingerprint": psk_fingerprint, "valid": days}
+    # The agent, too, looks for the epoch and the days in it, by their exact text.
     return json.dumps(facts, separators=(",", ":")) + "\n"
 
 

@@ -183,6 +183,18 @@ def expires(*, certificate: str) -> dt.datetime:
     return _certificate(certificate).not_valid_after_utc
 
 
+def good_days(*, certificate: str, authorities: str) -> tuple[dt.date, dt.date]:
+    """The first and the last whole day, in UTC, on which it and one of the CAs are valid (RFC 5280 section 4.1.2.5).
+
+    While one CA follows another, that the old one has ended must not keep the new one from a site.
+    """
+    own, issuers = _certificate(certificate), [_certificate(one) for one in split(text=authorities)]
+    first = max(own.not_valid_before_utc, min(one.not_valid_before_utc for one in issuers))
+    last = min(own.not_valid_after_utc, max(one.not_valid_after_utc for one in issuers))
+    day = dt.timedelta(days=1)
+    return first.date() + day, last.date() - day
+
+
 def fingerprint(*, certificate: str) -> str:
     """SHA256 of the certificate, as `openssl x509 -fingerprint -sha256` counts it."""
     return "SHA256:" + _certificate(certificate).fingerprint(hashes.SHA256()).hex()

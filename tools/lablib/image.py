@@ -33,6 +33,7 @@ PACKAGES = (
     "iputils-ping",
     "keepalived",
     "kmod",
+    "libfaketime",
     "nftables",
     "openssh-server",
     "openvpn",

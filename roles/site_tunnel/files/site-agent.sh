@@ -649,6 +649,26 @@ meant() {
   fail no-generation "generation $n is not here or not whole; stage it again"
 }
 
+# YYYY-MM-DD as a number
+day() { d=${1#*-} && num "${1%%-*}${d%-*}${d#*-}"; }
+# Whether the clock is where the certificates of generation n are valid. With another one no gateway is believed, by the
+# client of the generation before as little: there would be no way back.
+on_time() {
+  read -r facts <"$G/$n/facts" || facts=
+  case $facts in *'"valid":["'*) ;; *) return 0 ;; esac
+  from=${facts#*'"valid":["'}
+  from=${from%%'"]'*}
+  to=${from#*'","'}
+  from=${from%%'"'*}
+  today=$(date -u +%Y-%m-%d)
+  day "$from"
+  e=$num
+  day "$to"
+  f=$num
+  day "$today"
+  [ "$num" -ge "$e" ] && [ "$num" -le "$f" ]
+}
+
 # N|DIGEST SECONDS
 activate() {
   num "$2"
@@ -669,6 +689,7 @@ activate() {
       ok false "generation $n runs and waits to be confirmed"
     }
   fi
+  on_time || fail wrong-clock "its clock says $today, and the certificates are valid from $from to $to: no generation would come up. Set the clock, then run again; nothing was changed"
   if [ "$con" != "$n" ]; then
     put pending "$n $boot armed $until" || fail no-space "cannot write below $S"
     arm "$n" "$secs"

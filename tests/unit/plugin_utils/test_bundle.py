@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 import re
 import subprocess
 import tarfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import bundle as b
-from ansible_collections.spokewright.fleet.plugins.plugin_utils import tls_crypt_v2
+from ansible_collections.spokewright.fleet.plugins.plugin_utils import certificates, tls_crypt_v2
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.secret import Secret
 from delivery_support import site_of
 from key_support import new_store
@@ -40,6 +41,14 @@ def test_a_bundle_is_the_same_bytes_every_time(key: SiteKey) -> None:
     one, two = b.build(site=site_of(), key=key), b.build(site=site_of(), key=key)
     assert one.archive == two.archive
     assert one.digest == two.digest
+
+
+def test_a_site_is_told_on_which_days_its_certificates_hold(key: SiteKey) -> None:
+    with tarfile.open(fileobj=io.BytesIO(b.build(site=site_of(), key=key).archive)) as archive:
+        file = archive.extractfile("facts")
+        assert file is not None
+        told = json.loads(file.read())["valid"]
+    assert told == [day.isoformat() for day in certificates.good_days(certificate=key.certificate, authorities=key.ca)]
 
 
 def test_the_digest_follows_every_file(key: SiteKey) -> None:

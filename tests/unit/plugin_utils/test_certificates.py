@@ -53,6 +53,21 @@ def test_a_leaf_never_outlives_its_ca() -> None:
     assert c.expires(certificate=site.certificate) == c.expires(certificate=CA.certificate)
 
 
+def test_a_clock_is_good_on_the_whole_days_of_the_certificate_and_of_one_ca() -> None:
+    day = dt.timedelta(days=1)
+    # A CA that ended yesterday, and the one that follows it: the site must not be kept from the new one.
+    ended = c.make_ca(fleet="lab", key_type="p256", now=NOW - dt.timedelta(days=c.CA_DAYS) - day)
+    site = c.issue_site(ca=CA, site="site-0001", key_type="p256", now=NOW)
+    leaf = ((NOW - c.BACKDATE).date() + day, (NOW + dt.timedelta(days=c.LEAF_DAYS)).date() - day)
+    for authorities in (CA.certificate, ended.certificate + CA.certificate, CA.certificate + ended.certificate):
+        assert c.good_days(certificate=site.certificate, authorities=authorities) == leaf
+    # Before its CA nothing is good, and after it neither.
+    new = c.make_ca(fleet="lab", key_type="p256", now=NOW + 9 * day)
+    assert c.good_days(certificate=site.certificate, authorities=new.certificate)[0] == (NOW + 9 * day).date() - day
+    with_old = c.good_days(certificate=site.certificate, authorities=ended.certificate)
+    assert with_old == (leaf[0], (NOW - day).date() - day)
+
+
 def test_a_remote_whose_clock_is_a_day_slow_accepts_a_new_certificate() -> None:
     text = c.issue_gateway(ca=CA, name="gw1", key_type="p256", now=NOW).certificate
     assert c._certificate(text).not_valid_before_utc <= NOW - dt.timedelta(days=1)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -124,13 +126,18 @@ class Site:
         return self.root / "etc/spokewright"
 
 
-def make(text: str, *, epoch: int = 1, more: Mapping[str, str] | None = None) -> bundles.Bundle:
+ALWAYS = (dt.date(2001, 1, 1), dt.date(9999, 1, 1))
+
+
+def make(
+    text: str, *, epoch: int = 1, valid: tuple[dt.date, dt.date] = ALWAYS, more: Mapping[str, str] | None = None
+) -> bundles.Bundle:
     files = {
         "client.conf": text,
         "unit.conf": f"[Service]\n# {text}\n",
         "agent.sh": AGENT.read_text(),
         "site.key": f"SECRET {text}\n",
-        "facts": bundles.facts_line(epoch=epoch, kid="00ff", psk_fingerprint="SHA256:aa/b+c="),
+        "facts": bundles.facts_line(epoch=epoch, kid="00ff", psk_fingerprint="SHA256:aa/b+c=", valid=valid),
         "init.sh": INIT,
         "openrc.sh": INIT,
         **(more or {}),
@@ -411,6 +418,42 @@ def test_openvpn_missing_is_said_before_anything_is_touched(site: Site) -> None:
     assert site.run("show")["openvpn"] == ""
     assert site.run("activate", "1", "60")["reason"] == "openvpn-missing"
     assert site.run("show")["current"] == 0
+
+
+TODAY = dt.datetime.now(tz=dt.UTC).date()
+DAY = dt.timedelta(days=1)
+
+
+@pytest.mark.parametrize(("first", "last"), [(DAY * 2, DAY * 900), (-DAY * 900, -DAY * 2)])
+def test_a_site_whose_clock_no_certificate_fits_keeps_the_client_that_runs(
+    site: Site, first: dt.timedelta, last: dt.timedelta
+) -> None:
+    settle(site, ONE)
+    other = make("late\n", valid=(TODAY + first, TODAY + last))
+    site.stage(other)
+    site.forget_calls()
+    answer = site.run("activate", other.digest, "60")
+    assert (answer["reason"], answer["changed"], answer["current"], answer["pending"]) == ("wrong-clock", False, 1, 0)
+    said = answer["message"]
+    assert re.fullmatch(
+        rf"its clock says \d{{4}}-\d\d-\d\d, and the certificates are valid from {TODAY + first} to {TODAY + last}: "
+        r"no generation would come up\. Set the clock, then run again; nothing was changed",
+        said,
+    ), said
+    assert not [call for call in site.calls() if "restart" in call or "systemd-run" in call]
+
+
+def test_the_days_at_both_ends_are_good_and_a_generation_that_names_none_is_not_asked(site: Site) -> None:
+    for number, bundle in enumerate(
+        (
+            # Midnight may pass meanwhile.
+            make("ends\n", valid=(TODAY - DAY * 900, TODAY + DAY)),
+            make("begins\n", valid=(TODAY, TODAY + DAY * 900)),
+            make("older\n", more={"facts": '{"epoch":1,"kid":"00ff","psk_fingerprint":""}\n'}),
+        ),
+        start=1,
+    ):
+        assert settle(site, bundle) == number
 
 
 def test_a_second_run_at_the_same_time_waits_its_turn(site: Site) -> None:
@@ -799,7 +842,7 @@ def test_show_tells_the_key_of_each_generation_and_what_the_site_has(site: Site)
     settle(site, ONE)
     site.stage(THREE)
     shown = site.run("show")
-    facts = {"kid": "00ff", "psk_fingerprint": "SHA256:aa/b+c="}
+    facts = {"kid": "00ff", "psk_fingerprint": "SHA256:aa/b+c=", "valid": [day.isoformat() for day in ALWAYS]}
     assert [one["facts"] for one in shown["generations"]] == [{"epoch": 1, **facts}, {"epoch": 2, **facts}]
     assert shown["init"] == "systemd"
     assert shown["free_kb"] > 0
