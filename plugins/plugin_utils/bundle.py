@@ -36,6 +36,7 @@ PSK: Final = "psk.key"
 OTHER_PSK: Final = "other-psk.key"
 MANIFEST: Final = "MANIFEST"
 FACTS: Final = "facts"
+GUARD: Final = "spokewright-guard.service"
 AGENT: Final = "roles/site_tunnel/files/site-agent.sh"
 # What a site's init system runs itself, and the line it needs before it. Here OpenRC's file has none, because
 # ansible-test refuses a program that it does not know.
@@ -74,6 +75,7 @@ def render_public(*, site: Site, two_psks: bool = False) -> dict[str, str]:
     return {
         CONFIG: render_config(site=site, two_psks=two_psks),
         "unit.conf": _render(template="unit.conf.j2", site=site),
+        GUARD: _static(GUARD),
         "agent.sh": agent_copy(),
         **{name: first + _static(name) for name, first in PROGRAMS.items()},
     }

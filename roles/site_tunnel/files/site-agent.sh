@@ -361,8 +361,11 @@ U=openvpn-client@spokewright.service
 T=spokewright-deadman
 C=$R/etc/openvpn/client
 CL=../../spokewright/current/client.conf
-D=$R/etc/systemd/system/$U.d
+SD=$R/etc/systemd/system
+D=$SD/$U.d
 DL=../../../spokewright/current/unit.conf
+GU=spokewright-guard.service
+GL=../../spokewright/current/$GU
 I=$R/etc/init.d/spokewright
 
 # The client and its keeper must not hold our lock, nor the SSH session.
@@ -449,10 +452,11 @@ links() {
     systemd)
       mkdir -p "$C" "$D" && chmod 755 "$D" || return 1
       linked && return 0
-      point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" || return 1
+      point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" && guarded || return 1
       linked && return 0
       # One of these directories is a link to elsewhere.
-      point "$B/current/client.conf" "$C/spokewright.conf" && point "$B/current/unit.conf" "$D/spokewright.conf"
+      GL=$B/current/$GU
+      point "$B/current/client.conf" "$C/spokewright.conf" && point "$B/current/unit.conf" "$D/spokewright.conf" && guarded
       ;;
     none) ;;
     openrc)
@@ -464,9 +468,14 @@ links() {
     *) mkdir -p "${I%/*}" && point "$B/current/$script" "$I" ;;
   esac
 }
+# Generations from before it was a unit have their guard in unit.conf.
+guarded() { [ ! -e "$B/current/$GU" ] || [ "$SD/$GU" -ef "$B/current/$GU" ] || point "$GL" "$SD/$GU"; }
 linked() {
   case $init in
-    systemd) [ "$C/spokewright.conf" -ef "$B/current/client.conf" ] && [ "$D/spokewright.conf" -ef "$B/current/unit.conf" ] ;;
+    systemd)
+      [ "$C/spokewright.conf" -ef "$B/current/client.conf" ] && [ "$D/spokewright.conf" -ef "$B/current/unit.conf" ] &&
+        { [ ! -e "$B/current/$GU" ] || [ "$SD/$GU" -ef "$B/current/$GU" ]; }
+      ;;
     openrc) cmp -s "$B/current/$script" "$I" ;;
     *) [ "$I" -ef "$B/current/$script" ] ;;
   esac
@@ -492,8 +501,8 @@ disarm() {
 # A hold ends by the site's clock, or when the site has run for its whole length, whichever comes first: no clock that is
 # wrong, stands or jumps can make it longer. Across a boot nothing is known of the last minute, so that counts as used.
 H=spokewright-hold
-HU=$R/etc/systemd/system/$H.service
-HW=$R/etc/systemd/system/multi-user.target.wants/$H.service
+HU=$SD/$H.service
+HW=$SD/multi-user.target.wants/$H.service
 HD=$D/hold.conf
 STEP=60
 LONGEST=86400
@@ -588,7 +597,8 @@ unhold() {
 flip() {
   stale=
   if [ $init = systemd ]; then
-    cmp -s "$G/$1/unit.conf" "$B/current/unit.conf" && [ -e "$D/spokewright.conf" ] || stale=1
+    cmp -s "$G/$1/unit.conf" "$B/current/unit.conf" && cmp -s "$G/$1/$GU" "$B/current/$GU" &&
+      [ -e "$D/spokewright.conf" ] && [ -e "$SD/$GU" ] || stale=1
   fi
   point "generations/$1" "$B/current" && links
 }

@@ -82,6 +82,7 @@ def test_the_archive_is_sorted_timeless_and_closed(key: SiteKey) -> None:
         "psk.key",
         "site.crt",
         "site.key",
+        "spokewright-guard.service",
         "unit.conf",
     }
     assert {(entry.mtime, entry.uid, entry.gid, entry.uname) for entry in entries} == {(0, 0, 0, "")}
@@ -164,6 +165,16 @@ def test_the_unit_comes_back_whatever_the_exit_status() -> None:
     unit = b.render_public(site=site_of())["unit.conf"]
     assert "\nRestart=always\n" in unit
     assert unit.index("[Unit]") < unit.index("StartLimitIntervalSec=0") < unit.index("[Service]")
+
+
+def test_a_start_of_the_client_waits_for_the_guard_and_starts_no_process_of_its_own_for_it() -> None:
+    shown = b.render_public(site=site_of())
+    assert f"\nWants={b.GUARD}\nAfter={b.GUARD}\n" in shown["unit.conf"]
+    assert "Exec" not in shown["unit.conf"]
+    assert f"\nExecStart=/bin/sh {b.DIRECTORY}/agent.sh guard\n" in shown[b.GUARD]
+    # The file that the agent writes before anything else of an activation.
+    assert f"\nConditionPathExists={Path(b.DIRECTORY).parent}/state/pending\n" in shown[b.GUARD]
+    assert f"\nGU={b.GUARD}\n" in b.agent_text()
 
 
 def test_the_key_of_another_site_never_gets_in(key: SiteKey) -> None:

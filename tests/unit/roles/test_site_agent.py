@@ -130,11 +130,17 @@ ALWAYS = (dt.date(2001, 1, 1), dt.date(9999, 1, 1))
 
 
 def make(
-    text: str, *, epoch: int = 1, valid: tuple[dt.date, dt.date] = ALWAYS, more: Mapping[str, str] | None = None
+    text: str,
+    *,
+    epoch: int = 1,
+    valid: tuple[dt.date, dt.date] = ALWAYS,
+    more: Mapping[str, str] | None = None,
+    leave_out: tuple[str, ...] = (),
 ) -> bundles.Bundle:
     files = {
         "client.conf": text,
         "unit.conf": f"[Service]\n# {text}\n",
+        bundles.GUARD: "[Service]\n# guard\n",
         "agent.sh": AGENT.read_text(),
         "site.key": f"SECRET {text}\n",
         "facts": bundles.facts_line(epoch=epoch, kid="00ff", psk_fingerprint="SHA256:aa/b+c=", valid=valid),
@@ -142,6 +148,8 @@ def make(
         "openrc.sh": INIT,
         **(more or {}),
     }
+    for name in leave_out:
+        del files[name]
     manifest = bundles.manifest_of(files=files)
     return bundles.Bundle(
         site="site-0001",
@@ -237,7 +245,40 @@ def test_links_lead_where_the_unit_looks(site: Site) -> None:
     settle(site, ONE)
     assert (site.root / "etc/openvpn/client/spokewright.conf").read_text().startswith("one")
     assert "one" in (site.root / f"etc/systemd/system/{UNIT}.d/spokewright.conf").read_text()
+    assert (site.root / f"etc/systemd/system/{bundles.GUARD}").read_text() == "[Service]\n# guard\n"
     assert "daemon-reload" in site.calls()
+
+
+def test_systemd_reads_its_files_again_only_when_one_of_them_changed(site: Site) -> None:
+    def reloads(bundle: bundles.Bundle) -> bool:
+        site.forget_calls()
+        settle(site, bundle)
+        return "daemon-reload" in site.calls()
+
+    def bundle(text: str, **more: str) -> bundles.Bundle:
+        return make(text, more={"unit.conf": "[Service]\n"} | more)
+
+    guard = bundles.GUARD
+    assert reloads(bundle("first\n"))
+    assert not reloads(bundle("second\n"))
+    assert reloads(bundle("third\n", **{guard: "[Service]\n# another guard\n"}))
+    assert reloads(bundle("fourth\n", **{guard: "[Service]\n# another guard\n", "unit.conf": "[Service]\n# other\n"}))
+    # A site of before, whose guard was no unit, and the way back to it.
+    (site.root / f"etc/systemd/system/{guard}").unlink()
+    assert site.run("show")["links"] is False
+    assert reloads(bundle("fifth\n"))
+    assert site.run("show")["links"] is True
+
+
+def test_a_generation_whose_guard_is_no_unit_is_whole_as_well(site: Site) -> None:
+    """One that an earlier release staged has it in unit.conf."""
+    plain = make("plain\n", leave_out=(bundles.GUARD,))
+    settle(site, plain)
+    assert site.run("show")["links"] is True
+    settle(site, ONE)
+    assert site.run("show")["links"] is True
+    site.run("revert")
+    assert delivery.settled(shown=site.run("show"), digest=plain.digest)
 
 
 @pytest.mark.parametrize("linked", ["etc", "etc/openvpn", "etc/spokewright", "etc/systemd"])

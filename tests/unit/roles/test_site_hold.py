@@ -256,7 +256,8 @@ def test_across_boots_what_was_noted_counts_and_a_minute_more(site: Held) -> Non
     whole = int((site.base / "state/hold").read_text().split()[0])
     site.change("hold", lambda one: [*one[:2], "another-boot", one[3]])
     first = site.run("show")["held"]
-    assert whole - up - 75 <= first <= whole - up - 60
+    # A machine that has run for a day has used up every hold.
+    assert max(0, whole - up - 75) <= first <= max(0, whole - up - 60)
     # A box that boots and boots, and never runs for a minute, is free after some boots.
     end = (site.base / "state/hold").read_text().split()[1]
     (site.base / "state/held").write_text(f"{end} {whole - 60} another-boot 5\n")
