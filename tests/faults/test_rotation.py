@@ -8,6 +8,7 @@ Whatever happens, each site that has power works with a key, and the same comman
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -43,6 +44,8 @@ EVERY = max(1, RUNS // 5)
 SEED = int(os.environ.get("SEED") or time.time())
 ALL = [f"site-{number:04}" for number in range(1, SITES + 1)]
 CANARY = "site-0001"
+GATEWAYS = ("gw1", "gw2")
+DENIED = "/etc/openvpn/server/denied"
 # What a run ends with (docs/rollout-reports.md).
 SITES_FAILED, HELD_UP = 2, 3
 # The gate gives up soon, and a site goes back soon after that.
@@ -139,6 +142,34 @@ def test_a_canary_that_does_not_come_back_stops_the_rotation_and_goes_back_by_it
     again = rotate(reason)
     assert again.status == 0, again.output[-3000:]
     rotated(before)
+
+
+@pytest.mark.case("rotation-power-cut", short=("",))
+def test_a_site_without_power_between_activate_and_confirm_goes_back_as_it_boots() -> None:
+    wait_pair()
+    before = epochs()
+    site, reason = ALL[-1], f"power cut {SEED}"
+    assert fleet("key", "regenerate", "--yes", "--reason", reason, site).status == 0
+    assert fleet("key", "stage", site).status == 0
+    shown = fleet("keys", "--format", "json", site)
+    newest = max(json.loads(shown.output)["keys"], key=lambda key: key["epoch"])
+    denied = f"{DENIED}/{newest['kid']}"
+    for gateway in GATEWAYS:
+        # With the new key no gateway lets it in, so it is not by luck that it comes back.
+        on(gateway, f"touch {denied}")
+    try:
+        assert fleet("key", "activate", site).status == 0
+        assert lab("kill", site).status == 0
+        assert lab("boot", site).status == 0
+        # Long before its dead-man timer of two minutes, which went with the power.
+        wait_up({site}, seconds=60)
+    finally:
+        for gateway in GATEWAYS:
+            on(gateway, f"rm -f {denied}")
+    assert epochs() == before
+    again = rotate(reason, "-e", f"sites={site}")
+    assert again.status == 0, again.output[-3000:]
+    assert epochs() == before | {site: before[site] + 1}
 
 
 @pytest.mark.case("rotation-unreachable", short=IN_LONG)

@@ -452,11 +452,10 @@ links() {
     systemd)
       mkdir -p "$C" "$D" && chmod 755 "$D" || return 1
       linked && return 0
-      point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" && guarded || return 1
+      point "$CL" "$C/spokewright.conf" && point "$DL" "$D/spokewright.conf" || return 1
       linked && return 0
       # One of these directories is a link to elsewhere.
-      GL=$B/current/$GU
-      point "$B/current/client.conf" "$C/spokewright.conf" && point "$B/current/unit.conf" "$D/spokewright.conf" && guarded
+      point "$B/current/client.conf" "$C/spokewright.conf" && point "$B/current/unit.conf" "$D/spokewright.conf"
       ;;
     none) ;;
     openrc)
@@ -468,11 +467,10 @@ links() {
     *) mkdir -p "${I%/*}" && point "$B/current/$script" "$I" ;;
   esac
 }
-# Generations from before it was a unit have their guard in unit.conf.
-guarded() { [ ! -e "$B/current/$GU" ] || [ "$SD/$GU" -ef "$B/current/$GU" ] || point "$GL" "$SD/$GU"; }
 linked() {
   case $init in
     systemd)
+      # Generations from before it was a unit have their guard in unit.conf.
       [ "$C/spokewright.conf" -ef "$B/current/client.conf" ] && [ "$D/spokewright.conf" -ef "$B/current/unit.conf" ] &&
         { [ ! -e "$B/current/$GU" ] || [ "$SD/$GU" -ef "$B/current/$GU" ]; }
       ;;
@@ -593,12 +591,22 @@ unhold() {
   systemctl daemon-reload
 }
 
+# N: its guard is there before anything wants it, so that a power cut in the next moment finds it
+guarded() {
+  [ -e "$G/$1/$GU" ] || return 0
+  [ -d "$SD" ] || mkdir -p "$SD" || return 1
+  # One of these directories is a link to elsewhere.
+  [ "$SD/../../spokewright" -ef "$B" ] || GL=$B/current/$GU
+  point "$GL" "$SD/$GU"
+}
+
 # N: make it the current generation
 flip() {
   stale=
   if [ $init = systemd ]; then
     cmp -s "$G/$1/unit.conf" "$B/current/unit.conf" && cmp -s "$G/$1/$GU" "$B/current/$GU" &&
       [ -e "$D/spokewright.conf" ] && [ -e "$SD/$GU" ] || stale=1
+    guarded "$1" || return 1
   fi
   point "generations/$1" "$B/current" && links
 }
@@ -661,8 +669,8 @@ meant() {
 
 # YYYY-MM-DD as a number
 day() { d=${1#*-} && num "${1%%-*}${d%-*}${d#*-}"; }
-# Whether the clock is where the certificates of generation n are valid. With another one no gateway is believed, by the
-# client of the generation before as little: there would be no way back.
+# Whether the clock is where the certificates of generation n are valid. With another one a client that starts anew may
+# believe no gateway, and so may the one of the generation before: there would be no way back.
 on_time() {
   read -r facts <"$G/$n/facts" || facts=
   case $facts in *'"valid":["'*) ;; *) return 0 ;; esac
@@ -676,7 +684,7 @@ on_time() {
   day "$to"
   f=$num
   day "$today"
-  [ "$num" -ge "$e" ] && [ "$num" -le "$f" ]
+  [ "$num" = 0 ] || { [ "$num" -ge "$e" ] && [ "$num" -le "$f" ]; }
 }
 
 # N|DIGEST SECONDS
@@ -699,7 +707,10 @@ activate() {
       ok false "generation $n runs and waits to be confirmed"
     }
   fi
-  on_time || fail wrong-clock "its clock says $today, and the certificates are valid from $from to $to: no generation would come up. Set the clock, then run again; nothing was changed"
+  # A client that is down has nothing to lose, nor has one that is half way back to this generation.
+  if [ "$up" = active ] && { [ "$con" != "$n" ] || [ "$pen" = 0 ]; }; then
+    on_time || fail wrong-clock "its clock says $today, and this generation's certificates are valid from $from to $to: its client might believe no gateway, with the keys it has now as little. Set the clock, then run again; nothing was changed"
+  fi
   if [ "$con" != "$n" ]; then
     put pending "$n $boot armed $until" || fail no-space "cannot write below $S"
     arm "$n" "$secs"

@@ -126,6 +126,9 @@ class Site:
         return self.root / "etc/spokewright"
 
 
+# How a client's unit has its guard run; an earlier release had no unit for it.
+WANTED_GUARD = f"[Unit]\nWants={bundles.GUARD}\n[Service]"
+EARLIER_GUARD = "[Service]\nExecStartPre=+-/bin/sh /etc/spokewright/current/agent.sh guard"
 ALWAYS = (dt.date(2001, 1, 1), dt.date(9999, 1, 1))
 
 
@@ -139,7 +142,7 @@ def make(
 ) -> bundles.Bundle:
     files = {
         "client.conf": text,
-        "unit.conf": f"[Service]\n# {text}\n",
+        "unit.conf": f"{EARLIER_GUARD if bundles.GUARD in leave_out else WANTED_GUARD}\n# {text}\n",
         bundles.GUARD: "[Service]\n# guard\n",
         "agent.sh": AGENT.read_text(),
         "site.key": f"SECRET {text}\n",
@@ -169,11 +172,15 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
 
 
 def cut_power(site: Site) -> None:
-    """The next start of the unit is one after another boot."""
+    """The next start of the unit is one after another boot: systemd reads all files, and starts what it finds."""
     pending = site.base / "state/pending"
     if pending.exists():
         pending.write_text(f"{pending.read_text().split()[0]} another-boot started\n")
-    site.start("guard")
+    units = site.root / "etc/systemd/system"
+    drop_in = units / f"{UNIT}.d/spokewright.conf"
+    unit = drop_in.read_text() if drop_in.exists() else ""
+    if EARLIER_GUARD in unit or (WANTED_GUARD in unit and (units / bundles.GUARD).exists()):
+        site.start("guard")
 
 
 def time_is_up(site: Site) -> None:
@@ -477,11 +484,34 @@ def test_a_site_whose_clock_no_certificate_fits_keeps_the_client_that_runs(
     assert (answer["reason"], answer["changed"], answer["current"], answer["pending"]) == ("wrong-clock", False, 1, 0)
     said = answer["message"]
     assert re.fullmatch(
-        rf"its clock says \d{{4}}-\d\d-\d\d, and the certificates are valid from {TODAY + first} to {TODAY + last}: "
-        r"no generation would come up\. Set the clock, then run again; nothing was changed",
+        r"its clock says \d{4}-\d\d-\d\d, and this generation's certificates are valid from "
+        rf"{TODAY + first} to {TODAY + last}: its client might believe no gateway, with the keys it has now as "
+        r"little\. Set the clock, then run again; nothing was changed",
         said,
     ), said
     assert not [call for call in site.calls() if "restart" in call or "systemd-run" in call]
+
+
+def test_a_wrong_clock_keeps_nobody_from_a_client_that_is_down_or_half_way_back(site: Site) -> None:
+    late = (TODAY + DAY * 2, TODAY + DAY * 900)
+    first = make("first\n", valid=late)
+    assert settle(site, first) == 1
+    (site.home / "active").unlink()
+    assert site.run("activate", "1", "60")["ok"]
+    # A dead-man that was killed between its link and its restart.
+    site.stage(TWO)
+    site.run("activate", "2", "60")
+    site.run("confirm", "2")
+    site.run("revert", "2")
+    (site.base / "state/pending").write_text("2 this-boot started 0\n")
+    assert site.run("activate", "1", "60")["ok"]
+    assert (site.home / "active").read_text().startswith("first")
+
+
+def test_a_clock_that_says_nothing_is_not_asked(site: Site) -> None:
+    settle(site, ONE)
+    site.tool("date", "#!/bin/sh\nexit 1\n")
+    assert settle(site, make("late\n", valid=(TODAY + DAY * 2, TODAY + DAY * 900))) == 2
 
 
 def test_the_days_at_both_ends_are_good_and_a_generation_that_names_none_is_not_asked(site: Site) -> None:
@@ -571,6 +601,21 @@ def test_a_power_cut_at_any_step_of_going_back_ends_on_the_confirmed_generation(
         assert (shown["current"], shown["pending"]) == (int(confirmed), 0), (step, shown)
         if not killed:
             assert (shown["current"], step > 5) == (1, True)
+            return
+    pytest.fail("the verb never ended by itself")
+
+
+def test_a_power_cut_at_any_step_of_the_first_activation_with_a_guard_unit_finds_a_guard(tmp_path: Path) -> None:
+    calm = Site(tmp_path / "calm", "dash")
+    settle(calm, make("before\n", leave_out=(bundles.GUARD,)))
+    calm.stage(TWO)
+    for step in range(1, 80):
+        site, killed = killed_at(calm, tmp_path / f"step-{step}", step, "activate", "2", "60")
+        cut_power(site)
+        shown = site.run("show")
+        assert (shown["current"], shown["pending"]) == (1, 0), (step, shown)
+        if not killed:
+            assert step > 5
             return
     pytest.fail("the verb never ended by itself")
 
