@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,13 +22,32 @@ CHANGES = ("write", "pwrite", "replace", "link", "unlink", "mkdir", "ftruncate")
 # What a full disk refuses.
 NEEDS_SPACE = ("write", "pwrite", "link", "mkdir", "open")
 
+TASKS = "/proc/self/task"
+# Threads that Python does not list: those of the test's runner.
+UNLISTED = set(os.listdir(TASKS)) - {str(thread.native_id) for thread in threading.enumerate()}  # noqa: PTH208
+
 End = Literal["done", "killed", "refused"]
+
+
+def fork() -> int:
+    """`os.fork`, when no thread is on its way out.
+
+    One that was joined is still there for a moment, and takes a lock of OpenSSL as it goes. In a process that was
+    forked meanwhile nobody ever gives that lock back.
+    """
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        listed = {str(thread.native_id) for thread in threading.enumerate()}
+        if not set(os.listdir(TASKS)) - listed - UNLISTED:  # noqa: PTH208
+            break
+        time.sleep(0.001)
+    return os.fork()
 
 
 def broken_at(step: int, work: Callable[[], object], *, how: Literal["kill", "full"]) -> tuple[End, str]:
     """Do the work in a process that breaks at its nth change; how it ended, and what it said."""
     out, into = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         code = 1
         try:

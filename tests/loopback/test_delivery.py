@@ -211,10 +211,10 @@ def test_a_server_that_says_nothing_is_a_timeout(remote: Remote, key: SiteKey) -
 def test_a_full_disk_is_named_and_leaves_no_half(tmp_path: Path, key: SiteKey) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80k", "none", str(disk)], check=True)
     try:
         with sshd(tmp_path / "remote", root=disk) as remote:
-            (disk / "filler").write_bytes(b"x" * 40960)
+            (disk / "filler").write_bytes(b"x" * 57344)
             result = do(remote, "stage", key)
             assert (result.ok, result.reason) == (False, "no-space"), result
             assert "no space left below" in result.message

@@ -21,6 +21,7 @@ from ansible.parsing import vault
 
 from ansible_collections.spokewright.fleet.plugins.plugin_utils import vault_format
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.key_store import KeyStore
+from breaking import fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +83,7 @@ def secrets_of(store: KeyStore) -> dict[str, tuple[str, str]]:
 
 def killed_at(step: int, work: Callable[[], object]) -> bool:
     """Do the work in a process that is killed before its nth change of the disk; whether it came that far."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         code = 1
         try:
