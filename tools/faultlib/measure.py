@@ -46,6 +46,8 @@ FINE = Pace(interval=0.02)
 STEADY = Pace(interval=0.1, back=False)
 # A storm: sites that answer are hardly asked.
 STORM = Pace(interval=0.1, calm=1.0, back=False)
+# A client that begins anew is away for little more than a second.
+HERD = Pace(interval=0.1, calm=0.4, back=False)
 
 
 class MeasureError(Exception):

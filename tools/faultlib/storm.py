@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import account, holders, hooks, pair, scene, stock, storm_rows
-from .measure import STORM, Measurement
+from .measure import HERD, STORM, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,8 @@ class Storm:
             hooks.kept(scene.GATEWAYS) as books,
         ):
             early = self._prepare(side=side, row=row, owner=owner)
-            with Measurement(view=self.view, out=out, pace=STORM) as measurement, self._flood(row) as flood:
+            pace = HERD if row.kind == "clients-restarted" else STORM
+            with Measurement(view=self.view, out=out, pace=pace) as measurement, self._flood(row) as flood:
                 self._made["background"] = self._background(costs)
                 census = account.census()
                 clients = account.clients_cpu(self.view.lans)
