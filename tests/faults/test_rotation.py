@@ -46,6 +46,8 @@ ALL = [f"site-{number:04}" for number in range(1, SITES + 1)]
 CANARY = "site-0001"
 GATEWAYS = ("gw1", "gw2")
 DENIED = "/etc/openvpn/server/denied"
+# A keepalive timeout, and a little.
+GONE_SECONDS = 8
 # What a run ends with (docs/rollout-reports.md).
 SITES_FAILED, HELD_UP = 2, 3
 # The gate gives up soon, and a site goes back soon after that.
@@ -149,6 +151,7 @@ def test_a_site_without_power_between_activate_and_confirm_goes_back_as_it_boots
     wait_pair()
     before = epochs()
     site, reason = ALL[-1], f"power cut {SEED}"
+    generation = on(site, "readlink /etc/spokewright/current").output
     assert fleet("key", "regenerate", "--yes", "--reason", reason, site).status == 0
     assert fleet("key", "stage", site).status == 0
     shown = fleet("keys", "--format", "json", site)
@@ -161,8 +164,11 @@ def test_a_site_without_power_between_activate_and_confirm_goes_back_as_it_boots
         assert fleet("key", "activate", site).status == 0
         assert lab("kill", site).status == 0
         assert lab("boot", site).status == 0
+        # By then no gateway takes the session of before for one that is up.
+        time.sleep(GONE_SECONDS)
         # Long before its dead-man timer of two minutes, which went with the power.
         wait_up({site}, seconds=60)
+        assert on(site, "readlink /etc/spokewright/current").output == generation
     finally:
         for gateway in GATEWAYS:
             on(gateway, f"rm -f {denied}")
