@@ -16,8 +16,8 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import loa
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.ssh_types import UnreachableError
 from unit.plugin_utils.fleet_files import write_fleet
 from unit.plugin_utils.pair_evidence import VIPS, answer, client
-from unit.roles.test_site_agent import ONE, settle
-from unit.roles.test_site_hold import Held
+from unit.roles.site_agent_support import ONE, settle
+from unit.roles.site_hold_support import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

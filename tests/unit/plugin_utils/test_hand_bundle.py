@@ -19,7 +19,7 @@ from ansible_collections.spokewright.fleet.plugins.plugin_utils.fleet import loa
 from ansible_collections.spokewright.fleet.plugins.plugin_utils.hand_bundle import INSTALL, hand_bundle
 from unit.plugin_utils.fleet_files import write_fleet
 from unit.plugin_utils.stores import store_in
-from unit.roles.test_site_agent import Site
+from unit.roles.site_agent_support import Site
 
 if TYPE_CHECKING:
     from pathlib import Path
